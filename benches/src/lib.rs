@@ -1,0 +1,1 @@
+//! What callsign is measured against.

@@ -1,0 +1,62 @@
+//! The least busy of a few drawn at random.
+
+use std::sync::Arc;
+
+use super::{Balancer, Node, Pick, PickInfo, Picker};
+use crate::load::LoadCell;
+
+/// Draws a few endpoints at random and takes the one with the fewest calls in flight
+/// ([gRFC A48](https://github.com/grpc/proposal/blob/master/A48-xds-least-request-lb-policy.md)).
+#[derive(Debug, Clone)]
+pub struct LeastRequest {
+    choices: usize,
+}
+
+impl LeastRequest {
+    /// Draws `choices` endpoints for each call, at least 2 and at most 10, as gRPC bounds them.
+    pub fn new(choices: usize) -> Self {
+        Self { choices: choices.clamp(2, 10) }
+    }
+}
+
+/// Two choices.
+impl Default for LeastRequest {
+    fn default() -> Self {
+        Self::new(2)
+    }
+}
+
+impl Balancer for LeastRequest {
+    fn name(&self) -> &str {
+        "least_request"
+    }
+
+    fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
+        Box::new(LeastRequestPicker {
+            loads: ready.iter().map(|node| node.load().clone()).collect(),
+            choices: self.choices,
+        })
+    }
+}
+
+struct LeastRequestPicker {
+    loads: Box<[Arc<LoadCell>]>,
+    choices: usize,
+}
+
+impl Picker for LeastRequestPicker {
+    fn pick(&self, info: &PickInfo<'_>) -> Pick {
+        let mut best = None;
+        let mut random = info.random;
+        for _ in 0..self.choices {
+            let Some(at) = info.draw(random, self.loads.len()) else { return Pick::Queue };
+            let load = self.loads[at].in_flight();
+            // The first of equals stays: it was drawn evenly.
+            if best.is_none_or(|(least, _)| load < least) {
+                best = Some((load, at));
+            }
+            random = super::mix(random);
+        }
+        best.map_or(Pick::Queue, |(_, at)| Pick::At(at))
+    }
+}

@@ -1,0 +1,179 @@
+//! Balancing: which endpoint takes a call.
+//!
+//! A [`Balancer`] lives as long as its channel and is told each time the set of ready endpoints
+//! changes; it answers with a [`Picker`], an immutable plan that any number of calls ask at once.
+//! Neither does I/O, reads a clock or draws random numbers of its own: what they need of these
+//! comes in [`PickInfo`] and in the seed they are built with.
+
+mod least_request;
+mod pick_first;
+mod policy;
+mod random;
+mod round_robin;
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use http::HeaderMap;
+
+pub use self::{
+    least_request::LeastRequest, pick_first::PickFirst, policy::Policy, random::Random, round_robin::RoundRobin,
+};
+use crate::{endpoint::Endpoint, error::Error, load::LoadCell};
+
+/// Makes a picker for each set of ready endpoints, and may carry over what it learned.
+///
+/// ```
+/// use callsign::balance::{Balancer, Node, Pick, PickInfo, Picker};
+///
+/// /// Always the heaviest.
+/// #[derive(Debug)]
+/// struct Heaviest;
+///
+/// impl Balancer for Heaviest {
+///     fn name(&self) -> &str {
+///         "heaviest"
+///     }
+///
+///     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
+///         let heaviest = (0..ready.len()).max_by_key(|&at| ready[at].weight());
+///         Box::new(move |_: &PickInfo<'_>| heaviest.map_or(Pick::Queue, Pick::At))
+///     }
+/// }
+/// ```
+pub trait Balancer: fmt::Debug + Send + 'static {
+    /// The name of the policy, for logs.
+    fn name(&self) -> &str;
+
+    /// Which endpoints the channel connects to. Default: all.
+    fn connect_mode(&self) -> ConnectMode {
+        ConnectMode::All
+    }
+
+    /// Makes the picker for these endpoints; called with none, too, and again whenever an endpoint
+    /// comes, goes, or changes its weight.
+    fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker>;
+}
+
+/// A plan to choose among the endpoints that its balancer saw.
+///
+/// On the path of each call and on all threads at once: no lock, no wait. A closure is one too.
+pub trait Picker: Send + Sync + 'static {
+    /// Chooses an endpoint.
+    fn pick(&self, info: &PickInfo<'_>) -> Pick;
+}
+
+impl<F: Fn(&PickInfo<'_>) -> Pick + Send + Sync + 'static> Picker for F {
+    fn pick(&self, info: &PickInfo<'_>) -> Pick {
+        self(info)
+    }
+}
+
+impl fmt::Debug for dyn Picker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Picker")
+    }
+}
+
+/// Which endpoints a channel connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectMode {
+    /// All of them, at once.
+    All,
+    /// One: the first that can be reached, in the order of the resolver.
+    #[non_exhaustive]
+    First {
+        /// Whether to try in a random order, which is this channel's own.
+        shuffle: bool,
+    },
+}
+
+/// A ready endpoint, as a balancer sees it.
+#[derive(Debug, Clone)]
+pub struct Node {
+    endpoint: Endpoint,
+    load: Arc<LoadCell>,
+}
+
+impl Node {
+    /// A node of an endpoint and its load.
+    pub fn new(endpoint: Endpoint, load: Arc<LoadCell>) -> Self {
+        Self { endpoint, load }
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Its load; the same cell for as long as the channel knows the endpoint.
+    pub fn load(&self) -> &Arc<LoadCell> {
+        &self.load
+    }
+
+    /// Its weight.
+    pub fn weight(&self) -> u32 {
+        self.endpoint.instance().weight().get()
+    }
+}
+
+/// What is known of a call when its endpoint is chosen.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct PickInfo<'a> {
+    /// The method: `/package.Service/Method`.
+    pub method: &'a str,
+    /// The headers, as the application set them.
+    pub headers: &'a HeaderMap,
+    /// The time, of the channel's clock.
+    pub now: Instant,
+    /// A random number of this call's own, evenly from all that there are.
+    pub random: u64,
+    /// Positions that this call was refused at already, in this very picker.
+    pub tried: &'a [usize],
+}
+
+impl<'a> PickInfo<'a> {
+    /// A call of a method.
+    pub fn new(method: &'a str, headers: &'a HeaderMap, now: Instant, random: u64) -> Self {
+        Self { method, headers, now, random, tried: &[] }
+    }
+
+    /// Draws one of `count` positions evenly by `random`, none that was tried; none if all were.
+    pub fn draw(&self, random: u64, count: usize) -> Option<usize> {
+        if count == 0 {
+            return None;
+        }
+        // Lemire's reduction: the high half of the product is even in 0..count.
+        let at = ((u128::from(random) * count as u128) >> 64) as usize;
+        if self.tried.is_empty() {
+            return Some(at);
+        }
+        (at..count).chain(0..at).find(|at| !self.tried.contains(at))
+    }
+}
+
+/// The next of a series of random numbers (SplitMix64).
+pub(crate) fn mix(random: u64) -> u64 {
+    let z = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests;
+
+/// A choice.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Pick {
+    /// The endpoint at this position of what the balancer saw.
+    At(usize),
+    /// The call fails for good: it is not tried elsewhere, and does not wait even if it said it would.
+    Drop(Error),
+    /// The call fails, unless it waits for readiness.
+    Fail(Error),
+    /// The call waits for the next picker.
+    Queue,
+}

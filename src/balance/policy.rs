@@ -1,0 +1,120 @@
+//! A balancer by its name.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use super::{Balancer, LeastRequest, PickFirst, Random, RoundRobin};
+use crate::error::{Error, Result};
+
+/// How to make a balancer: a name with options, or one's own.
+///
+/// | text | balancer |
+/// | --- | --- |
+/// | `least_request`, `least_request,choices=3` | [`LeastRequest`] |
+/// | `round_robin` | [`RoundRobin`] |
+/// | `random` | [`Random`] |
+/// | `pick_first`, `pick_first,shuffle=true` | [`PickFirst`] |
+///
+/// ```
+/// use callsign::balance::{Policy, RoundRobin};
+///
+/// let by_name: Policy = "least_request,choices=3".parse()?;
+/// let own = Policy::new("mine", |seed| RoundRobin::new(seed));
+/// # Ok::<(), callsign::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Policy {
+    name: Arc<str>,
+    make: Arc<dyn Fn(u64) -> Box<dyn Balancer> + Send + Sync>,
+}
+
+impl Policy {
+    /// A policy of one's own. The function makes a balancer for each channel, from a seed that is
+    /// the channel's.
+    pub fn new<B: Balancer>(name: impl Into<Arc<str>>, make: impl Fn(u64) -> B + Send + Sync + 'static) -> Self {
+        Self { name: name.into(), make: Arc::new(move |seed| Box::new(make(seed))) }
+    }
+
+    /// The name, with its options.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes a balancer.
+    pub fn balancer(&self, seed: u64) -> Box<dyn Balancer> {
+        (self.make)(seed)
+    }
+}
+
+/// Least request of two choices.
+impl Default for Policy {
+    fn default() -> Self {
+        Self::new("least_request", |_| LeastRequest::default())
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Policy({})", self.name)
+    }
+}
+
+impl FromStr for Policy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, options) = text.split_once(',').unwrap_or((text, ""));
+        let mut options = Options::parse(text, options)?;
+        let policy = match name {
+            "least_request" => {
+                let choices = options.take("choices", "a number from 2 to 10", |text| {
+                    text.parse().ok().filter(|choices| (2..=10).contains(choices))
+                })?;
+                Self::new(text, move |_| LeastRequest::new(choices.unwrap_or(2)))
+            }
+            "round_robin" => Self::new(text, RoundRobin::new),
+            "random" => Self::new(text, |_| Random::new()),
+            "pick_first" => {
+                let shuffle = options.take("shuffle", "true or false", |text| text.parse().ok())?;
+                Self::new(text, move |_| PickFirst::new(shuffle.unwrap_or(false)))
+            }
+            _ => {
+                return Err(Error::invalid(format!(
+                    "there is no policy {name:?}; there are least_request, round_robin, random and pick_first"
+                )));
+            }
+        };
+        options.finish()?;
+        Ok(policy)
+    }
+}
+
+struct Options<'a> {
+    policy: &'a str,
+    pairs: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(policy: &'a str, options: &'a str) -> Result<Self> {
+        let pairs = options.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
+            pair.split_once('=').ok_or_else(|| {
+                Error::invalid(format!("policy {policy:?}: options are of the form name,key=value,key=value"))
+            })
+        });
+        Ok(Self { policy, pairs: pairs.collect::<Result<_>>()? })
+    }
+
+    fn take<T>(&mut self, key: &str, form: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
+        let Some(at) = self.pairs.iter().position(|pair| pair.0 == key) else { return Ok(None) };
+        let (_, value) = self.pairs.remove(at);
+        parse(value)
+            .map(Some)
+            .ok_or_else(|| Error::invalid(format!("policy {:?}: {key} is {form}, not {value:?}", self.policy)))
+    }
+
+    fn finish(self) -> Result<()> {
+        match self.pairs.first() {
+            None => Ok(()),
+            Some((key, _)) => Err(Error::invalid(format!("policy {:?} has no option {key:?}", self.policy))),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::instance::{Address, ServiceInstance};
+
+fn nodes(count: usize) -> Vec<Node> {
+    (0..count)
+        .map(|n| {
+            let address: Address = format!("grpc://h{n}:1").parse().expect("valid");
+            let instance = ServiceInstance::builder("s", format!("i{n}"))
+                .and_then(|builder| builder.address(address.clone()).build())
+                .expect("valid");
+            Node::new(Endpoint::new(address.into(), instance), Arc::default())
+        })
+        .collect()
+}
+
+fn shares(policy: &str, nodes: &[Node], picks: usize) -> Vec<usize> {
+    let picker = policy.parse::<Policy>().expect(policy).balancer(1).rebuild(nodes);
+    let (headers, now) = (HeaderMap::new(), Instant::now());
+    let mut shares = vec![0; nodes.len()];
+    let mut random = 42;
+    for _ in 0..picks {
+        random = mix(random);
+        match picker.pick(&PickInfo::new("/s/m", &headers, now, random)) {
+            Pick::At(at) => shares[at] += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    shares
+}
+
+#[test]
+fn shares_are_as_the_policy_says() {
+    let nodes = nodes(4);
+    assert_eq!(shares("round_robin", &nodes, 400), [100; 4]);
+    assert_eq!(shares("pick_first", &nodes, 10), [10, 0, 0, 0]);
+    for share in shares("random", &nodes, 40_000).into_iter().chain(shares("least_request", &nodes, 40_000)) {
+        assert!((9_500..10_500).contains(&share), "{share}");
+    }
+}
+
+#[test]
+fn least_request_avoids_the_busy() {
+    let nodes = nodes(4);
+    let _busy: Vec<_> = (0..5).map(|_| nodes[2].load().start()).collect();
+    // Drawn twice with a chance of 1 in 16, and only then taken.
+    let share = shares("least_request", &nodes, 16_000)[2];
+    assert!((800..1_200).contains(&share), "{share}");
+    assert!(shares("least_request,choices=10", &nodes, 16_000)[2] < 10);
+}
+
+#[test]
+fn the_same_seed_makes_the_same_choices() {
+    let nodes = nodes(7);
+    for policy in ["least_request", "round_robin", "random", "pick_first"] {
+        assert_eq!(shares(policy, &nodes, 50), shares(policy, &nodes, 50), "{policy}");
+    }
+}
+
+#[test]
+fn says_what_is_wrong_with_a_policy() {
+    for (text, why) in [
+        ("fastest", "least_request, round_robin, random and pick_first"),
+        ("least_request,choices=1", "from 2 to 10"),
+        ("least_request,choices", "key=value"),
+        ("round_robin,choices=2", "no option \"choices\""),
+        ("pick_first,shuffle=yes", "true or false"),
+    ] {
+        let error = text.parse::<Policy>().expect_err(text);
+        assert!(error.to_string().contains(why), "{text}: {error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_policy_picks_twice_where_it_was_refused(
+        policy in prop_oneof![Just("least_request"), Just("round_robin"), Just("random")],
+        count in 0usize..9, seed in any::<u64>(),
+    ) {
+        let nodes = nodes(count);
+        let picker = policy.parse::<Policy>().expect("known").balancer(seed).rebuild(&nodes);
+        let headers = HeaderMap::new();
+        let mut tried = Vec::new();
+        let mut random = seed;
+        loop {
+            random = mix(random);
+            let mut info = PickInfo::new("/s/m", &headers, Instant::now(), random);
+            info.tried = &tried;
+            match picker.pick(&info) {
+                Pick::At(at) => tried.push(at),
+                Pick::Queue => break,
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+        prop_assert_eq!(tried.len(), count);
+        prop_assert_eq!(tried.into_iter().collect::<HashSet<_>>().len(), count);
+    }
+}

@@ -1,0 +1,22 @@
+//! Call gRPC services by name.
+
+mod endpoint;
+mod error;
+mod instance;
+mod target;
+mod util;
+
+pub mod balance;
+pub mod channel;
+pub mod load;
+pub mod observe;
+pub mod registry;
+
+pub use self::{
+    endpoint::{Endpoint, EndpointKey},
+    error::{Error, Kind, Result},
+    instance::{Address, InstanceBuilder, InstanceId, Locality, Scheme, ServiceInstance, ServiceName, Status},
+    registry::BoxFuture,
+    target::{RegistryUri, Target},
+    util::backoff::BackoffConfig,
+};

@@ -1,0 +1,5 @@
+//! What every floor uses and what knows no word of the domain.
+
+pub(crate) mod backoff;
+pub(crate) mod rng;
+pub(crate) mod task;
