@@ -13,6 +13,7 @@ pub mod observe;
 pub mod registry;
 
 pub use self::{
+    channel::{Channel, ChannelBuilder},
     endpoint::{Endpoint, EndpointKey},
     error::{Error, Kind, Result},
     instance::{Address, InstanceBuilder, InstanceId, Locality, Scheme, ServiceInstance, ServiceName, Status},

@@ -1,0 +1,130 @@
+//! The response's body: it carries the call's bookkeeping to the trailers.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Code, Status};
+
+use super::{connection::Connection, error::describe};
+use crate::{
+    channel::call::Served,
+    load::{CallGuard, Outcome},
+    util::task::Task,
+};
+
+/// Streams what the server sends; dropping it before the end resets the stream.
+#[derive(Debug)]
+pub(in crate::channel) struct ResponseBody {
+    recv: RecvStream,
+    data_ended: bool,
+    served: Served,
+    /// None once the call has ended.
+    call: Option<InFlight>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What lives as long as the call.
+#[derive(Debug)]
+pub(in crate::channel) struct InFlight {
+    pub(in crate::channel) guard: CallGuard,
+    pub(in crate::channel) deadline: Option<Instant>,
+    /// Sends the rest of the request; its drop takes the request back.
+    pub(in crate::channel) _pump: Option<Task>,
+    /// Keeps the connection of a removed endpoint alive to the call's end.
+    pub(in crate::channel) _connection: Connection,
+}
+
+impl ResponseBody {
+    pub(in crate::channel) fn new(recv: RecvStream, headers: &HeaderMap, served: Served, call: InFlight) -> Self {
+        let mut body = Self { data_ended: recv.is_end_stream(), recv, served, call: Some(call), timer: None };
+        if body.data_ended {
+            body.finish(outcome(headers));
+        }
+        body
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(call) = self.call.take() {
+            call.guard.finish(outcome);
+        }
+    }
+
+    fn fail(&mut self, status: Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.finish(Outcome::Failure);
+        Poll::Ready(Some(Err(status)))
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.data_ended {
+            match self.recv.poll_data(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(data))) => {
+                    // The window opens as the application reads: a slow reader stalls itself alone.
+                    let _ = self.recv.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Poll::Ready(Some(Err(error))) => return self.fail(self.served.failed(describe(error))),
+                Poll::Ready(None) => self.data_ended = true,
+            }
+        }
+        match self.recv.poll_trailers(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(Some(trailers))) => {
+                self.finish(outcome(&trailers));
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            Poll::Ready(Ok(None)) => {
+                self.finish(Outcome::Failure);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(error)) => self.fail(self.served.failed(describe(error))),
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.call.as_ref().and_then(|call| call.deadline) else { return Poll::Pending };
+        self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.call.is_none() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = self.poll_recv(cx) {
+            return Poll::Ready(frame);
+        }
+        match self.poll_deadline(cx) {
+            Poll::Ready(()) => {
+                let status = self.served.deadline_exceeded();
+                self.fail(status)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.call.is_none()
+    }
+}
+
+/// Whom to blame, by the status in these headers or trailers.
+fn outcome(headers: &HeaderMap) -> Outcome {
+    let code = headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse::<i32>().ok());
+    match code.map(Code::from_i32) {
+        None | Some(Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) => Outcome::Failure,
+        Some(_) => Outcome::Success,
+    }
+}

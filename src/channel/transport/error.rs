@@ -1,0 +1,47 @@
+//! What the end of a stream means to its call.
+
+use h2::Reason;
+
+use crate::error::{Error, Kind};
+
+/// Why an attempt failed, and whether the server can have acted on it.
+#[derive(Debug)]
+pub(in crate::channel) enum Failure {
+    /// No byte of it left this process.
+    NotSent(Error),
+    /// The server said that it did nothing about it.
+    Refused(Error),
+    /// The server may have acted on it.
+    Failed(Error),
+    /// The application's own request stream failed.
+    Request(tonic::Status),
+}
+
+impl Failure {
+    /// Sorts an error of a stream.
+    pub(super) fn of_stream(error: h2::Error) -> Self {
+        // A GOAWAY that ends a stream names a last stream before it.
+        let goaway = error.is_go_away() && error.is_remote();
+        let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+        let error = describe(error);
+        if goaway || refused { Self::Refused(error) } else { Self::Failed(error) }
+    }
+}
+
+/// The code for an error of HTTP/2, by
+/// [gRPC's table](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors).
+pub(super) fn describe(error: h2::Error) -> Error {
+    let reset = error.is_reset().then(|| error.reason()).flatten();
+    let (kind, context) = match reset {
+        Some(Reason::REFUSED_STREAM) => (Kind::Unavailable, "the server refused the call unprocessed"),
+        Some(Reason::CANCEL) => (Kind::Cancelled, "the server cancelled the call"),
+        Some(Reason::ENHANCE_YOUR_CALM) => (Kind::Exhausted, "the server finds us too demanding"),
+        Some(Reason::INADEQUATE_SECURITY) => {
+            (Kind::PermissionDenied, "the server finds the transport not secure enough")
+        }
+        Some(_) => (Kind::Internal, "the server reset the call"),
+        None if error.is_go_away() && error.is_remote() => (Kind::Unavailable, "the server went away before the call"),
+        None => (Kind::Unavailable, "the connection broke during the call"),
+    };
+    Error::with_source(kind, context, error)
+}

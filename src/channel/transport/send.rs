@@ -1,0 +1,210 @@
+//! One request on one connection: its frames are queued by the caller's own future.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use h2::{
+    Reason, SendStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::{Request, Response};
+use http_body::Body as _;
+use tonic::{Status, body::Body};
+
+use super::error::{Failure, describe};
+use crate::error::{Error, Kind};
+
+/// A request's body, with a memory of what was sent of it: for as long as that is not much, the
+/// request can be sent once more.
+#[derive(Debug, Default)]
+pub(in crate::channel) struct Outgoing {
+    body: Body,
+    /// Read from the body, not sent; `after` only behind `next`.
+    next: Option<Bytes>,
+    after: Option<Bytes>,
+    ended: bool,
+    sent: Vec<Bytes>,
+    sent_bytes: usize,
+    /// How much of `sent` this attempt has sent again.
+    replayed: usize,
+}
+
+/// What a call may keep of its request to send it again
+/// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#memory-management-buffering)).
+const MAX_REPLAY: usize = 256 * 1024;
+
+impl Outgoing {
+    pub(in crate::channel) fn new(body: Body) -> Self {
+        let ended = body.is_end_stream();
+        Self { body, next: None, after: None, ended, sent: Vec::new(), sent_bytes: 0, replayed: 0 }
+    }
+
+    /// Goes back to the beginning; false if too much was sent to remember.
+    pub(in crate::channel) fn rewind(&mut self) -> bool {
+        self.replayed = 0;
+        self.sent_bytes <= MAX_REPLAY
+    }
+
+    /// Sends the rest on its own: the call has its answer's head, and this is never sent again.
+    pub(in crate::channel) async fn pump(mut self, mut stream: SendStream<Bytes>) {
+        self.sent_bytes = MAX_REPLAY;
+        // What is wrong with the body has reset the stream, and shows in the response.
+        let _ = poll_fn(|cx| poll_send(&mut stream, &mut self, cx)).await;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ended && self.next.is_none() && self.sent.is_empty()
+    }
+
+    /// The chunk to send next, and whether it is the last; none at the end.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<(Bytes, bool)>, Status>> {
+        if let Some(again) = self.sent.get(self.replayed) {
+            let last = self.ended && self.next.is_none() && self.replayed + 1 == self.sent.len();
+            return Poll::Ready(Ok(Some((again.clone(), last))));
+        }
+        if self.next.is_none() {
+            self.next = ready!(self.poll_body(cx))?;
+        }
+        // One look ahead: END_STREAM rides on the last chunk instead of on a frame of its own.
+        if self.next.is_some()
+            && self.after.is_none()
+            && let Poll::Ready(after) = self.poll_body(cx)
+        {
+            self.after = after?;
+        }
+        let last = self.ended && self.after.is_none();
+        Poll::Ready(Ok(self.next.clone().map(|chunk| (chunk, last))))
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        while !self.ended {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data()
+                        && data.has_remaining()
+                    {
+                        return Poll::Ready(Ok(Some(data)));
+                    }
+                }
+                Some(Err(status)) => return Poll::Ready(Err(status)),
+                None => self.ended = true,
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+
+    fn sent(&mut self, chunk: &Bytes) {
+        if self.replayed < self.sent.len() {
+            self.replayed += 1;
+            return;
+        }
+        self.next = self.after.take();
+        self.sent_bytes += chunk.len();
+        if self.sent_bytes <= MAX_REPLAY {
+            self.sent.push(chunk.clone());
+            self.replayed += 1;
+        } else {
+            self.sent = Vec::new();
+            self.replayed = 0;
+        }
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(in crate::channel) struct Exchange {
+    response: ResponseFuture,
+    /// None when all is sent, or the server wants no more.
+    request: Option<SendStream<Bytes>>,
+}
+
+impl Exchange {
+    /// Queues the request's head, and as much of its body as there is.
+    pub(in crate::channel) fn start(
+        mut sender: SendRequest<Bytes>,
+        head: Request<()>,
+        body: &Outgoing,
+    ) -> Result<Self, Failure> {
+        let empty = body.is_empty();
+        match sender.send_request(head, empty) {
+            Ok((response, stream)) => Ok(Self { response, request: (!empty).then_some(stream) }),
+            Err(error) if error.is_io() || error.is_go_away() || error.is_reset() => {
+                Err(Failure::NotSent(describe(error)))
+            }
+            // What remains is our own fault, or that of a connection that has run out of stream ids.
+            Err(error) => {
+                let waker = std::task::Waker::noop();
+                let used_up = matches!(sender.poll_ready(&mut Context::from_waker(waker)), Poll::Ready(Err(_)));
+                let kind = if used_up { Kind::Unavailable } else { Kind::Internal };
+                let error = Error::with_source(kind, "HTTP/2 cannot carry this request", error);
+                Err(if used_up { Failure::NotSent(error) } else { Failure::Failed(error) })
+            }
+        }
+    }
+
+    /// Sends what there is of the body and looks for the response's head.
+    pub(in crate::channel) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Outgoing,
+    ) -> Poll<Result<Response<h2::RecvStream>, Failure>> {
+        if let Some(stream) = &mut self.request
+            && let Poll::Ready(sent) = poll_send(stream, body, cx)
+        {
+            self.request = None;
+            sent?;
+        }
+        Pin::new(&mut self.response).poll(cx).map_err(Failure::of_stream)
+    }
+
+    /// The request's stream, if there is more to send on it.
+    pub(in crate::channel) fn into_request(self) -> Option<SendStream<Bytes>> {
+        self.request
+    }
+}
+
+/// Sends the body until it ends, it has nothing now, or the server's window is full.
+///
+/// # Errors
+///
+/// Only for what is wrong with the body itself: that a stream or a connection ended shows in the
+/// response.
+fn poll_send(stream: &mut SendStream<Bytes>, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    loop {
+        let chunk = match ready!(body.poll_chunk(cx)) {
+            Ok(chunk) => chunk,
+            Err(status) => {
+                stream.send_reset(Reason::CANCEL);
+                return Poll::Ready(Err(Failure::Request(status)));
+            }
+        };
+        let Some((chunk, last)) = chunk else {
+            let _ = stream.send_data(Bytes::new(), true);
+            return Poll::Ready(Ok(()));
+        };
+        // The last chunk needs no window: it waits inside h2, where it costs nothing more.
+        if !last && !ready!(poll_window(stream, cx)) {
+            return Poll::Ready(Ok(()));
+        }
+        body.sent(&chunk);
+        if stream.send_data(chunk, last).is_err() || last {
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+/// Waits until the server takes more; false if it never will.
+fn poll_window(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<bool> {
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        match ready!(stream.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(false),
+        }
+    }
+    Poll::Ready(true)
+}
