@@ -8,9 +8,13 @@ mod util;
 
 pub mod balance;
 pub mod channel;
+pub mod filter;
 pub mod load;
 pub mod observe;
 pub mod registry;
+pub mod resolver;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use self::{
     channel::{Channel, ChannelBuilder},

@@ -10,12 +10,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::Stream;
 use tokio::time::{Sleep, sleep};
 use tower::discover::{Change, Discover};
 
 use crate::{
     endpoint::{Endpoint, EndpointKey},
     error::Error,
+    resolver::Resolver,
 };
 
 /// A stream of changes that never ends and never fails, and a word on how it is doing.
@@ -26,6 +28,19 @@ pub(super) trait Source: Send {
     /// Why there are no endpoints, if there are none; and whether that is certain rather than
     /// not known yet.
     fn missing(&self) -> (bool, Error);
+}
+
+impl Source for Resolver {
+    fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Change<EndpointKey, Endpoint>> {
+        match Pin::new(self).poll_next(cx) {
+            Poll::Ready(Some(Ok(change))) => Poll::Ready(change),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn missing(&self) -> (bool, Error) {
+        (self.state().is_resolved(), self.state().missing())
+    }
 }
 
 /// Somebody's `Discover`. An error is taken for a passing one, the end for no more changes.

@@ -1,0 +1,65 @@
+//! A part of the set that is the client's own: by rendezvous hashing.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use crate::instance::ServiceInstance;
+
+/// Keeps the `size` instances that rank first for this seed, in the order they had.
+///
+/// An instance's rank depends on nothing but itself and the seed: who comes or goes moves at most
+/// one other.
+pub(super) fn keep(instances: &mut Vec<Arc<ServiceInstance>>, size: usize, seed: u64) {
+    if instances.len() <= size {
+        return;
+    }
+    let mut places: Vec<_> = (0..instances.len()).collect();
+    places.sort_by_cached_key(|&at| rank(&instances[at], seed));
+    places.truncate(size);
+    places.sort_unstable();
+    *instances = places.into_iter().map(|at| instances[at].clone()).collect();
+}
+
+fn rank(instance: &ServiceInstance, seed: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, instance.id()).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn set(ids: impl IntoIterator<Item = usize>) -> Vec<Arc<ServiceInstance>> {
+        let instance = |id| ServiceInstance::builder("s", format!("i{id}")).and_then(|builder| builder.build());
+        ids.into_iter().map(|id| Arc::new(instance(id).expect("valid"))).collect()
+    }
+
+    fn kept(mut instances: Vec<Arc<ServiceInstance>>, seed: u64) -> BTreeSet<String> {
+        keep(&mut instances, 5, seed);
+        instances.iter().map(|instance| instance.id().to_string()).collect()
+    }
+
+    #[test]
+    fn clients_together_use_all_evenly() {
+        let mut uses = BTreeMap::new();
+        for seed in 0..2_000 {
+            let subset = kept(set(0..20), seed);
+            assert_eq!(subset.len(), 5);
+            subset.into_iter().for_each(|id| *uses.entry(id).or_insert(0) += 1);
+        }
+        assert!(uses.len() == 20 && uses.values().all(|uses| (400..600).contains(uses)), "{uses:?}");
+    }
+
+    #[test]
+    fn one_that_goes_moves_at_most_one() {
+        for gone in 0..20 {
+            let (before, after) = (kept(set(0..20), 7), kept(set((0..20).filter(|id| *id != gone)), 7));
+            assert!(before.difference(&after).count() <= 1 && after.len() == 5);
+        }
+    }
+}
