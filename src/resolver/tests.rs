@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use tower::discover::Discover;
 
 use super::*;
-use crate::registry::{Snapshot, Update, WatchSender};
+use crate::{
+    instance::ServiceInstance,
+    registry::{Snapshot, Update, WatchSender},
+};
 
 fn instance(id: usize, weight: u32) -> Arc<ServiceInstance> {
     let address = format!("grpc://h{id}:1").parse().expect("valid");
