@@ -11,6 +11,8 @@ pub mod channel;
 pub mod load;
 pub mod observe;
 pub mod registry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use self::{
     endpoint::{Endpoint, EndpointKey},

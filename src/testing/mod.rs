@@ -1,0 +1,5 @@
+//! What tests of programs and of registries need: feature `testing`.
+
+mod registry;
+
+pub use self::registry::{Counts, FakeRegistry, Fault, Operation};
