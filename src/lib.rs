@@ -13,7 +13,7 @@ pub mod load;
 pub mod observe;
 pub mod registry;
 pub mod resolver;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use self::{

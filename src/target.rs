@@ -342,6 +342,17 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 
 const MAX_DURATION: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// The key `ttl` of a registry that has leases.
+pub(crate) fn ttl_param(uri: &RegistryUri) -> Result<Option<Duration>> {
+    let Some(text) = uri.param("ttl") else { return Ok(None) };
+    match parse_duration(text) {
+        Some(ttl) if ttl >= MIN_TTL => Ok(Some(ttl)),
+        _ => Err(Error::invalid(format!("{uri:?} has the ttl {text:?}: it is a time of at least 10ms, such as 5s"))),
+    }
+}
+
+const MIN_TTL: Duration = Duration::from_millis(10);
+
 fn print_duration(duration: Duration) -> String {
     match duration.as_micros() {
         0 => "0s".to_owned(),

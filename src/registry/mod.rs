@@ -3,11 +3,15 @@
 //! A registry has two sides. Servers use its [`Registrar`], clients its [`Discovery`]; most
 //! registries are both, and a [`Registry`] holds them together.
 
+mod memory;
 mod watch;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-pub use self::watch::{Outage, Snapshot, Update, View, Watch, WatchSender};
+pub use self::{
+    memory::Memory,
+    watch::{Outage, Snapshot, Update, View, Watch, WatchSender},
+};
 use crate::{
     error::{Error, Kind, Result},
     instance::{InstanceId, ServiceInstance, ServiceName},
@@ -158,7 +162,7 @@ impl Registry {
     /// [`Kind::Unsupported`] if there is none.
     pub fn registrar(&self) -> Result<&Arc<dyn Registrar>> {
         self.registrar.as_ref().ok_or_else(|| {
-            Error::new(Kind::Unsupported, format!("{} is a fixed list: a server cannot register there", self.name))
+            Error::new(Kind::Unsupported, format!("{} can only be asked: a server cannot register there", self.name))
         })
     }
 }

@@ -1,3 +1,6 @@
-//! What tests of services, and of registries of one's own, are made of.
+//! What tests of programs and of registries need: feature `testing`.
 
 pub mod net;
+mod registry;
+
+pub use self::registry::{Counts, FakeRegistry, Fault, Operation};
