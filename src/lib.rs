@@ -21,7 +21,7 @@ pub use self::{
     endpoint::{Endpoint, EndpointKey},
     error::{Error, Kind, Result},
     instance::{Address, InstanceBuilder, InstanceId, Locality, Scheme, ServiceInstance, ServiceName, Status},
-    registry::BoxFuture,
+    registry::{BoxFuture, open as registry},
     target::{RegistryUri, Target},
     util::backoff::BackoffConfig,
 };

@@ -6,6 +6,7 @@ mod name;
 
 use std::{collections::BTreeMap, fmt, num::NonZeroU32, sync::Arc};
 
+pub(crate) use self::address::split_host_port;
 pub use self::{
     address::{Address, Scheme},
     name::{InstanceId, ServiceName},

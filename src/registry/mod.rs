@@ -3,13 +3,23 @@
 //! A registry has two sides. Servers use its [`Registrar`], clients its [`Discovery`]; most
 //! registries are both, and a [`Registry`] holds them together.
 
+mod fixed;
+mod keep;
 mod memory;
+mod merge;
+mod scheme;
+mod shared;
 mod watch;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub use self::{
+    fixed::Fixed,
+    keep::Resilient,
     memory::Memory,
+    merge::Merged,
+    scheme::{Schemes, open},
+    shared::Shared,
     watch::{Outage, Snapshot, Update, View, Watch, WatchSender},
 };
 use crate::{
@@ -143,6 +153,13 @@ impl Registry {
     #[must_use]
     pub fn with_discovery(self, discovery: Arc<dyn Discovery>) -> Self {
         Self { discovery, ..self }
+    }
+
+    /// The same registry, asked by way of [`Shared`] and [`Resilient`], as [opened](open) ones are.
+    #[must_use]
+    pub fn resilient(self) -> Self {
+        let discovery = Shared::new(Arc::new(Resilient::new(self.discovery.clone())));
+        self.with_discovery(Arc::new(discovery))
     }
 
     /// The name that stands in errors and logs.

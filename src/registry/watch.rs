@@ -99,6 +99,24 @@ impl View {
         self.outage.as_ref()
     }
 
+    /// What several registries know together.
+    pub(crate) fn new(snapshot: Option<Snapshot>, found: bool, outage: Option<Outage>) -> Self {
+        Self { snapshot, found, outage }
+    }
+
+    /// Takes in a view that was made elsewhere: where it knows no set, the one there is stays.
+    /// Tells whether that changes anything.
+    fn absorb(&mut self, newer: Self) -> bool {
+        let before = self.clone();
+        if newer.snapshot.is_some() {
+            (self.snapshot, self.found) = (newer.snapshot, newer.found);
+        }
+        let since = |outage: &Outage| before.outage.as_ref().map_or(outage.since, |before| before.since);
+        self.outage = newer.outage.map(|outage| Outage { since: since(&outage), ..outage });
+        let same = before.found == self.found && before.snapshot == self.snapshot;
+        !same || before.outage.is_some() || self.outage.is_some()
+    }
+
     /// Takes in what the registry says; tells whether that changes anything.
     fn apply(&mut self, update: Update, now: Instant) -> bool {
         let (snapshot, found) = match update {
@@ -124,6 +142,10 @@ pub struct Outage {
 }
 
 impl Outage {
+    pub(crate) fn new(error: Error, since: Instant) -> Self {
+        Self { error, since }
+    }
+
     /// The last error.
     pub fn error(&self) -> &Error {
         &self.error
@@ -185,6 +207,11 @@ impl Watch {
         self.views.borrow().clone()
     }
 
+    /// Whether nothing new will come: the registry gave up, or the runtime it worked in is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        self.views.has_changed().is_err()
+    }
+
     /// Waits for a view that was not returned yet; none once the registry gave up.
     pub async fn next(&mut self) -> Option<View> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
@@ -215,6 +242,11 @@ impl WatchSender {
     /// Tells all watches; what changes nothing is not told.
     pub fn send(&self, update: Update) {
         self.0.send_if_modified(|view| view.apply(update, Instant::now()));
+    }
+
+    /// Passes on what another watch knows: its set if it has one, and its outage.
+    pub(crate) fn send_view(&self, view: View) {
+        self.0.send_if_modified(|own| own.absorb(view));
     }
 
     /// What the watches know now.
