@@ -49,8 +49,8 @@ pub trait Balancer: fmt::Debug + Send + 'static {
         ConnectMode::All
     }
 
-    /// Makes the picker for these endpoints; called with none, too, and again whenever an endpoint
-    /// comes, goes, or changes its weight.
+    /// Makes the picker for these endpoints, at least one; called again whenever an endpoint comes,
+    /// goes, or changes its weight.
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker>;
 }
 

@@ -1,6 +1,11 @@
 //! How a channel is made.
 
-use std::{fmt::Display, hash::Hash, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Display},
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderValue, uri::Authority};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,8 +25,11 @@ use crate::{
     balance::Policy,
     endpoint::Endpoint,
     error::{Error, Kind, Result},
+    filter::Filters,
     instance::ServiceName,
     observe::{self, Observer},
+    registry::{Registry, Schemes, default_schemes},
+    resolver::Resolver,
     target::Target,
     util::{backoff::BackoffConfig, rng::Rng, task},
 };
@@ -52,13 +60,18 @@ pub struct ChannelBuilder {
 
 /// Where the endpoints come from.
 enum From {
-    Nothing,
+    Target(Schemes),
+    Registry(Registry),
     Discover(Box<dyn Source>),
 }
 
-impl std::fmt::Debug for From {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("From")
+impl fmt::Debug for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(schemes) => schemes.fmt(f),
+            Self::Registry(registry) => f.write_str(registry.name()),
+            Self::Discover(_) => f.write_str("a Discover"),
+        }
     }
 }
 
@@ -66,7 +79,7 @@ impl ChannelBuilder {
     pub(super) fn new(target: String) -> Self {
         Self {
             target,
-            from: From::Nothing,
+            from: From::Target(default_schemes().clone()),
             policy: Policy::default(),
             connector: Arc::new(TcpConnector),
             connect_timeout: Duration::from_secs(5),
@@ -81,6 +94,20 @@ impl ChannelBuilder {
             max_dials: 32,
             seed: None,
         }
+    }
+
+    /// Sets which scheme of a target means which registry. Default: those that
+    /// [`registry`](crate::registry()) opens.
+    pub fn schemes(mut self, schemes: Schemes) -> Self {
+        self.from = From::Target(schemes);
+        self
+    }
+
+    /// Takes the endpoints from this registry; the target then needs to be no more than the
+    /// service's name, as in `greeter` or `greeter?policy=round_robin`.
+    pub fn registry(mut self, registry: impl Into<Registry>) -> Self {
+        self.from = From::Registry(registry.into());
+        self
     }
 
     /// Takes the endpoints from a `Discover` of one's own; the target then needs to be no more
@@ -207,17 +234,28 @@ impl ChannelBuilder {
     pub fn connect_lazy(self) -> Result<Channel> {
         let runtime = task::require_runtime("a channel")?;
         let seed = self.seed.unwrap_or_else(|| Rng::from_entropy().next_u64());
-        let From::Discover(source) = self.from else { return Err(Error::invalid("no source")) };
-        let (service, target): (ServiceName, Option<Target>) = (self.target.parse()?, None);
-        let params = target.as_ref();
-        let policy = match params.and_then(Target::policy) {
-            Some(policy) => policy.parse()?,
-            None => self.policy,
+        let target = parse(&self.target, &self.from)?;
+        let service = target.service().clone();
+        let filters = Filters::from(&target);
+        let resolve = |registry: Registry| -> Box<dyn Source> {
+            let connector = self.connector.clone();
+            let resolver = Resolver::new(service.clone(), registry.discovery().watch(&service))
+                .with_filters(filters)
+                .with_carrier(move |address| connector.carries(address))
+                .with_observer(self.observer.clone())
+                .with_seed(seed);
+            Box::new(resolver)
+        };
+        let policy = target.policy().map_or(Ok(self.policy), str::parse)?;
+        let source = match self.from {
+            From::Target(schemes) => resolve(schemes.open(target.registry())?),
+            From::Registry(registry) => resolve(registry),
+            From::Discover(source) => source,
         };
         let calls = Arc::new(Calls {
             authority: authority(self.authority.as_deref(), &service)?,
             user_agent: user_agent(self.user_agent.as_deref())?,
-            timeout: params.and_then(Target::timeout).or(self.timeout),
+            timeout: target.timeout().or(self.timeout),
             patience: self.patience,
             wait_for_ready: self.wait_for_ready,
             cell: PickerCell::new(Published::Waiting(Error::unavailable("the channel has just begun"))),
@@ -229,7 +267,7 @@ impl ChannelBuilder {
             balancer: policy.balancer(seed),
             dialer: Dialer {
                 connector: self.connector,
-                timeout: params.and_then(Target::connect_timeout).unwrap_or(self.connect_timeout),
+                timeout: target.connect_timeout().unwrap_or(self.connect_timeout),
                 coalesce: runtime.runtime_flavor() == RuntimeFlavor::MultiThread,
             },
             max_dials: self.max_dials,
@@ -239,6 +277,16 @@ impl ChannelBuilder {
         });
         Ok(Channel { calls, _pool: task::spawn(pool.run()) })
     }
+}
+
+/// Reads what is called; where the registry is known, its service's name is enough.
+fn parse(target: &str, from: &From) -> Result<Target> {
+    if matches!(from, From::Target(_)) || target.contains("://") {
+        return target.parse();
+    }
+    let target: Target = format!("registry:///{target}").parse()?;
+    target.registry().expect_params(&[])?;
+    Ok(target)
 }
 
 fn authority(set: Option<&str>, service: &ServiceName) -> Result<Authority> {

@@ -13,6 +13,7 @@ mod watch;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+pub(crate) use self::scheme::default_schemes;
 pub use self::{
     fixed::Fixed,
     keep::Resilient,

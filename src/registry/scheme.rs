@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Discovery, Fixed, Memory, Registrar, Registry, Resilient, Shared};
+use super::{Fixed, Memory, Registrar, Registry, Resilient, Shared, shared::WeakShared};
 use crate::{
     error::{Error, Result},
     observe::{Observer, default_observer},
@@ -17,7 +17,7 @@ use crate::{
 
 /// Opens the registry of a URI, such as `file:///run/services`, by the schemes that this crate has.
 ///
-/// The same URI is the same registry for as long as somebody holds it. Nothing is asked of it yet.
+/// The same URI is the same registry for as long as somebody holds it, or a watch of it. Nothing is asked of it yet.
 /// For schemes of one's own see [`Schemes`].
 ///
 /// # Errors
@@ -25,8 +25,13 @@ use crate::{
 /// [`Kind::InvalidInput`](crate::Kind::InvalidInput) if it is no URI, if its scheme is unknown, or if the registry cannot
 /// make sense of it.
 pub fn open(uri: &str) -> Result<Registry> {
+    default_schemes().open(&uri.parse()?)
+}
+
+/// What all share who bring no schemes of their own: so a watch of the same service is one.
+pub(crate) fn default_schemes() -> &'static Schemes {
     static DEFAULT: OnceLock<Schemes> = OnceLock::new();
-    DEFAULT.get_or_init(Schemes::default).open(&uri.parse()?)
+    DEFAULT.get_or_init(Schemes::default)
 }
 
 /// Which scheme of a URI means which registry. A value: clones share what they have opened, and
@@ -115,14 +120,14 @@ impl Schemes {
         if let Some(directory) = &self.snapshots {
             resilient = resilient.with_snapshots(directory, registry.name());
         }
-        let registry = registry.with_discovery(Arc::new(Shared::with_linger(Arc::new(resilient), self.linger)));
+        let shared = Shared::with_linger(Arc::new(resilient), self.linger);
         let mut opened = self.lock();
         opened.retain(|_, opened| opened.is_held());
         if let Some(meanwhile) = opened.get(uri).and_then(Opened::upgrade) {
             return Ok(meanwhile);
         }
-        opened.insert(uri.clone(), Opened::new(&registry));
-        Ok(registry)
+        opened.insert(uri.clone(), Opened::new(&registry, &shared));
+        Ok(registry.with_discovery(Arc::new(shared)))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RegistryUri, Opened>> {
@@ -169,20 +174,20 @@ impl fmt::Debug for Schemes {
 struct Opened {
     name: Arc<str>,
     registrar: Option<Weak<dyn Registrar>>,
-    discovery: Weak<dyn Discovery>,
+    shared: WeakShared,
 }
 
 impl Opened {
-    fn new(registry: &Registry) -> Self {
+    fn new(registry: &Registry, shared: &Shared) -> Self {
         Self {
             name: registry.name.clone(),
             registrar: registry.registrar.as_ref().map(Arc::downgrade),
-            discovery: Arc::downgrade(&registry.discovery),
+            shared: shared.downgrade(),
         }
     }
 
     fn is_held(&self) -> bool {
-        self.discovery.strong_count() > 0 && self.registrar.as_ref().is_none_or(|side| side.strong_count() > 0)
+        self.shared.is_held() && self.registrar.as_ref().is_none_or(|side| side.strong_count() > 0)
     }
 
     fn upgrade(&self) -> Option<Registry> {
@@ -190,7 +195,7 @@ impl Opened {
             Some(registrar) => Some(registrar.upgrade()?),
             None => None,
         };
-        Some(Registry { name: self.name.clone(), registrar, discovery: self.discovery.upgrade()? })
+        Some(Registry { name: self.name.clone(), registrar, discovery: Arc::new(self.shared.upgrade()?) })
     }
 }
 

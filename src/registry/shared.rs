@@ -22,7 +22,9 @@ use crate::{
 ///
 /// Who comes second is told at once what is known. When the last one leaves, the watch upstream
 /// goes on for a while, so that whoever comes back then need not begin anew.
-#[derive(Debug)]
+///
+/// Clones share all of that. A watch keeps what it is shared by alive, as does its linger.
+#[derive(Debug, Clone)]
 pub struct Shared {
     state: Arc<State>,
 }
@@ -63,6 +65,24 @@ impl Shared {
     pub fn with_linger(upstream: Arc<dyn Discovery>, linger: Duration) -> Self {
         Self { state: Arc::new(State { upstream, linger, entries: Mutex::default() }) }
     }
+
+    pub(crate) fn downgrade(&self) -> WeakShared {
+        WeakShared(Arc::downgrade(&self.state))
+    }
+}
+
+/// A [`Shared`] for as long as somebody else holds it, or a watch of it.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakShared(Weak<State>);
+
+impl WeakShared {
+    pub(crate) fn upgrade(&self) -> Option<Shared> {
+        self.0.upgrade().map(|state| Shared { state })
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 impl Discovery for Shared {
@@ -76,8 +96,7 @@ impl Discovery for Shared {
         let (watch, generation, replaced) = self.state.follow(&key);
         // Its end may run another's code, which must not find the table locked.
         drop(replaced);
-        let follower =
-            Follower { _upstream: watch.clone(), state: Arc::downgrade(&self.state), runtime, key, generation };
+        let follower = Follower { _upstream: watch.clone(), state: self.state.clone(), runtime, key, generation };
         watch.holding(Arc::new(follower))
     }
 }
@@ -117,7 +136,7 @@ impl State {
 #[derive(Debug)]
 struct Follower {
     _upstream: Watch,
-    state: Weak<State>,
+    state: Arc<State>,
     runtime: Handle,
     key: Key,
     generation: u64,
@@ -125,20 +144,19 @@ struct Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let Some(state) = self.state.upgrade() else { return };
-        let mut entries = state.lock();
+        let mut entries = self.state.lock();
         let Some(entry) = entries.get_mut(&self.key).filter(|entry| entry.generation == self.generation) else {
             return;
         };
         entry.followers -= 1;
         if entry.followers == 0 {
-            let (state, linger) = (self.state.clone(), state.linger);
+            let (state, linger) = (self.state.clone(), self.state.linger);
             let (key, generation) = (self.key.clone(), self.generation);
             // A watch may be dropped where no runtime is.
             let _entered = self.runtime.enter();
             entry.lingering = Some(task::spawn(async move {
                 sleep(linger).await;
-                drop(state.upgrade().and_then(|state| state.forget(&key, generation)));
+                drop(state.forget(&key, generation));
             }));
         }
     }
