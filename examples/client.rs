@@ -62,11 +62,8 @@ struct Plan {
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(env_filter()).init();
-    let mut flags = Flags::read(
-        USAGE,
-        &["--count", "--rate", "--concurrency", "--seconds", "--timeout"],
-        &["--wait-for-ready"],
-    );
+    let mut flags =
+        Flags::read(USAGE, &["--count", "--rate", "--concurrency", "--seconds", "--timeout"], &["--wait-for-ready"]);
     let target: Target = match flags.next().map(|target| target.parse()) {
         Some(Ok(target)) => target,
         Some(Err(error)) => flags.wrong(format!("{error:#}")),

@@ -32,7 +32,9 @@ impl Flags {
                 println!("{usage}");
                 exit(0);
             } else if with_value.contains(&name.as_str()) {
-                let Some(value) = inline.or_else(|| args.next()) else { flags.wrong(format!("{name} lacks its value")) };
+                let Some(value) = inline.or_else(|| args.next()) else {
+                    flags.wrong(format!("{name} lacks its value"))
+                };
                 flags.values.push((name, value));
             } else if switches.contains(&name.as_str()) && inline.is_none() {
                 flags.switches.push(name);
@@ -52,9 +54,9 @@ impl Flags {
 
     /// The last value of a flag.
     pub fn value<T: FromStr<Err: Display>>(&self, name: &str) -> Option<T> {
-        self.all(name).last().map(|value| {
-            value.parse().unwrap_or_else(|error| self.wrong(format!("{name} {value}: {error}")))
-        })
+        self.all(name)
+            .last()
+            .map(|value| value.parse().unwrap_or_else(|error| self.wrong(format!("{name} {value}: {error}"))))
     }
 
     /// Whether a switch is set.

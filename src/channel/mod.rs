@@ -81,6 +81,7 @@ impl Channel {
     }
 
     /// Starts a channel with all there is to choose.
+    #[allow(clippy::needless_pass_by_value, reason = "so that a literal needs no `&`")]
     pub fn builder(target: impl ToString) -> ChannelBuilder {
         ChannelBuilder::new(target.to_string())
     }

@@ -271,7 +271,7 @@ impl Pool {
         let all = self.subchannels.len();
         let mut why = format!("none of {all} endpoints is connected");
         for subchannel in self.subchannels.values().take(NAMED) {
-            let state = subchannel.failure().map_or("connecting".to_owned(), |error| format!("{error:#}"));
+            let state = subchannel.failure().map_or_else(|| "connecting".to_owned(), |error| format!("{error:#}"));
             why += &format!("; {}: {state}", subchannel.endpoint().instance().id());
         }
         if all > NAMED {

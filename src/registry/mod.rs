@@ -3,6 +3,8 @@
 //! A registry has two sides. Servers use its [`Registrar`], clients its [`Discovery`]; most
 //! registries are both, and a [`Registry`] holds them together.
 
+#[cfg(feature = "file")]
+mod file;
 mod fixed;
 mod keep;
 mod memory;
@@ -13,6 +15,8 @@ mod watch;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+#[cfg(feature = "file")]
+pub use self::file::File;
 pub(crate) use self::scheme::default_schemes;
 pub use self::{
     fixed::Fixed,

@@ -152,10 +152,15 @@ impl Schemes {
 /// `memory`, `static`, and with its feature `file`.
 impl Default for Schemes {
     fn default() -> Self {
-        let factories: [(_, BuiltIn); 2] =
-            [("memory", |uri, _| Memory::open(uri)), ("static", |uri, _| Fixed::open(uri))];
+        let factories: &[(&str, BuiltIn)] = &[
+            #[cfg(feature = "file")]
+            ("file", super::File::open),
+            ("memory", |uri, _| Memory::open(uri)),
+            ("static", |uri, _| Fixed::open(uri)),
+        ];
+        let factory = |(scheme, open): &(&str, BuiltIn)| (Arc::from(*scheme), Factory::BuiltIn(*open));
         Self {
-            factories: factories.map(|(scheme, open)| (scheme.into(), Factory::BuiltIn(open))).into(),
+            factories: factories.iter().map(factory).collect(),
             observer: default_observer(),
             snapshots: None,
             linger: Shared::DEFAULT_LINGER,

@@ -1,5 +1,6 @@
 //! What tests of programs and of registries need: feature `testing`.
 
+pub mod conformance;
 pub mod net;
 mod registry;
 

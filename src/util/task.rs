@@ -33,6 +33,13 @@ pub(crate) fn spawn_bounded(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
 }
 
+/// Does work that blocks, such as reading files, off the threads that tasks run on. It cannot be
+/// stopped: who drops this only stops waiting.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|source| Err(Error::with_source(Kind::Internal, "work that blocks ended early", source)))
+}
+
 /// Says clearly, before anything is spawned, that a Tokio runtime is missing.
 pub(crate) fn require_runtime(what: &str) -> Result<Handle> {
     Handle::try_current().map_err(|source| {

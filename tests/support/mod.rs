@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test uses its part")]
 
+pub mod dir;
 pub mod echo;
 pub mod raw;
 

@@ -2,19 +2,15 @@
 
 use std::{
     fs, io,
-    io::{Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use crate::{
     error::{Error, Kind, Result},
     instance::{ServiceInstance, ServiceName},
     registry::Snapshot,
-    util::filename,
+    util::{file, filename, task::blocking},
 };
 
 /// A directory with one file a service: a line that says what it is, then a line an instance.
@@ -40,37 +36,21 @@ impl Disk {
     /// Reads the last set; none if there is no file.
     pub(super) async fn load(&self, service: &ServiceName) -> Result<Option<Snapshot>> {
         let (path, service) = (self.path(service), service.clone());
-        blocking(move || {
-            let file = match fs::File::open(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                file => file.map_err(|error| failed("read", &path, error))?,
-            };
-            let mut bytes = Vec::new();
-            file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(|error| failed("read", &path, error))?;
-            decode(&bytes, &service).map(Some)
+        blocking(move || match file::read(&path, MAX_SIZE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path, error)),
+            Ok(bytes) => decode(&bytes, &service).map(Some),
         })
         .await
     }
 
     /// Writes a set in place of the last one. A reader finds the one or the other, never a part.
     pub(super) async fn save(&self, service: &ServiceName, snapshot: Snapshot) -> Result<()> {
-        static WRITES: AtomicU64 = AtomicU64::new(0);
         let (path, service, directory) = (self.path(service), service.clone(), self.directory.clone());
         blocking(move || {
             let bytes = encode(&service, snapshot.instances())?;
             fs::create_dir_all(&directory).map_err(|error| failed("make the directory of", &path, error))?;
-            let unique = format!("{}-{}.tmp", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
-            let temporary = path.with_extension(unique);
-            let written = fs::File::options()
-                .write(true)
-                .create_new(true)
-                .open(&temporary)
-                .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-                .and_then(|()| fs::rename(&temporary, &path));
-            written.map_err(|error| {
-                drop(fs::remove_file(&temporary));
-                failed("write", &path, error)
-            })
+            file::replace(&path, &bytes, true).map_err(|error| failed("write", &path, error))
         })
         .await
     }
@@ -95,9 +75,6 @@ fn encode(service: &ServiceName, instances: &[Arc<ServiceInstance>]) -> Result<V
 
 fn decode(bytes: &[u8], service: &ServiceName) -> Result<Snapshot> {
     let corrupt = |why: &str| Error::new(Kind::Corrupt, format!("the snapshot of {service} is not usable: {why}"));
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(corrupt("it is too long"));
-    }
     let lines = bytes.strip_suffix(b"\n").ok_or_else(|| corrupt("it is cut short"))?;
     let mut lines = lines.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
@@ -113,11 +90,6 @@ fn decode(bytes: &[u8], service: &ServiceName) -> Result<Snapshot> {
 
 fn failed(what: &str, path: &Path, source: io::Error) -> Error {
     Error::with_source(Kind::Unavailable, format!("cannot {what} {}", path.display()), source)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|source| Err(Error::with_source(Kind::Internal, "work on a snapshot's file panicked", source)))
 }
 
 /// What is read of a file and written to one, at most.
