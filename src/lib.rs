@@ -13,9 +13,13 @@ pub mod load;
 pub mod observe;
 pub mod registry;
 pub mod resolver;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+#[cfg(feature = "server")]
+pub use self::server::{Registration, Server, shutdown_signal};
 pub use self::{
     channel::{Channel, ChannelBuilder},
     endpoint::{Endpoint, EndpointKey},

@@ -1,0 +1,107 @@
+//! A greeter that registers itself: gRPC, and HTTP beside it if asked for.
+//!
+//! `cargo run --example server -- --registry file:///tmp/services --name helloworld`
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::{process::ExitCode, time::Duration};
+
+use axum::{Json, Router, routing::get};
+use callsign::Server;
+use common::{
+    Flags,
+    helloworld::{
+        HelloReply, HelloRequest,
+        greeter_server::{Greeter, GreeterServer},
+    },
+};
+use serde_json::json;
+use tonic::{Request, Response, Status};
+
+const USAGE: &str = "\
+Serves helloworld.Greeter and registers itself; SIGTERM or Ctrl-C drains and ends it.
+Prints one JSON line once it is registered.
+
+usage: server --registry URI --name NAME [flags]
+  --registry URI    such as file:///tmp/services
+  --name NAME       the service's name
+  --id ID           the instance's id; made of host, name and port unless given
+  --version V       the instance's version
+  --metadata K=V    an entry of its metadata; may be given more than once
+  --grpc ADDRESS    where to serve gRPC; 127.0.0.1:0 unless given
+  --http ADDRESS    where to serve HTTP, with GET /whoami; nowhere unless given
+  --delay MS        how long each call takes
+  --drain MS        how long to accept after deregistering; 5000 unless given";
+
+struct Hello {
+    id: String,
+    delay: Duration,
+}
+
+#[tonic::async_trait]
+impl Greeter for Hello {
+    async fn say_hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        Ok(Response::new(HelloReply { message: self.id.clone() }))
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "callsign=info".into());
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> callsign::Result<()> {
+    let mut flags = Flags::read(
+        USAGE,
+        &["--registry", "--name", "--id", "--version", "--metadata", "--grpc", "--http", "--delay", "--drain"],
+        &[],
+    );
+    let Some(registry) = flags.value::<String>("--registry") else { flags.wrong("--registry is missing") };
+    let Some(name) = flags.value::<String>("--name") else { flags.wrong("--name is missing") };
+    if let Some(more) = flags.next() {
+        flags.wrong(format!("what is {more:?}?"));
+    }
+    let grpc = flags.value("--grpc").unwrap_or_else(|| "127.0.0.1:0".to_owned());
+    let http: Option<String> = flags.value("--http");
+    let id = flags.value("--id").unwrap_or_else(|| format!("{name}-{}", std::process::id()));
+
+    let hello = Hello { id: id.clone(), delay: Duration::from_millis(flags.value("--delay").unwrap_or(0)) };
+    let mut server = Server::new(&name)
+        .id(&id)
+        .version(flags.value::<String>("--version").unwrap_or_default())
+        .grpc(grpc, tonic::transport::Server::builder().add_service(GreeterServer::new(hello)))
+        .health_of("helloworld.Greeter");
+    for entry in flags.all("--metadata") {
+        let Some((key, value)) = entry.split_once('=') else { flags.wrong(format!("--metadata {entry} is not K=V")) };
+        server = server.metadata(key, value);
+    }
+    if let Some(http) = http {
+        let whoami = json!({ "id": id });
+        server = server.http(http, Router::new().route("/whoami", get(async move || Json(whoami.clone()))));
+    }
+    if let Some(drain) = flags.value("--drain") {
+        server = server.drain(Duration::from_millis(drain));
+    }
+
+    let server = server.bind(callsign::registry(&registry)?).await?;
+    let (instance, registered) = (server.instance(), server.registration().registered());
+    tokio::spawn(async move {
+        if registered.await.is_ok() {
+            let endpoints: Vec<_> = instance.addresses().iter().map(ToString::to_string).collect();
+            println!("{}", json!({ "id": instance.id().as_str(), "endpoints": endpoints }));
+        }
+    });
+    server.serve(callsign::shutdown_signal()).await
+}
