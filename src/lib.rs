@@ -7,6 +7,7 @@ mod target;
 mod util;
 
 pub mod balance;
+pub mod bridge;
 pub mod channel;
 pub mod filter;
 pub mod load;
@@ -25,7 +26,7 @@ pub use self::{
     endpoint::{Endpoint, EndpointKey},
     error::{Error, Kind, Result},
     instance::{Address, InstanceBuilder, InstanceId, Locality, Scheme, ServiceInstance, ServiceName, Status},
-    registry::{BoxFuture, open as registry},
+    registry::{BoxFuture, Registry, open as registry},
     target::{RegistryUri, Target},
     util::backoff::BackoffConfig,
 };

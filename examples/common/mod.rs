@@ -2,7 +2,16 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each program uses its part")]
 
-use std::{collections::VecDeque, fmt::Display, process::exit, str::FromStr};
+use std::{collections::VecDeque, fmt::Display, process::exit, str::FromStr, sync::Arc, time::Duration};
+
+use callsign::{Registry, Server, ServiceInstance};
+use tokio::{sync::watch, task::JoinHandle};
+use tonic::{Request, Response, Status, transport::server::Router};
+
+use helloworld::{
+    HelloReply, HelloRequest,
+    greeter_server::{Greeter, GreeterServer},
+};
 
 pub mod helloworld {
     #![allow(unused_qualifications, missing_docs, clippy::all, reason = "generated")]
@@ -86,4 +95,64 @@ pub fn code_name(code: tonic::Code) -> String {
         name.extend(char.to_uppercase());
     }
     name
+}
+
+/// Says who it is.
+#[derive(Debug)]
+pub struct Greet {
+    id: String,
+}
+
+impl Greet {
+    pub fn router(id: &str) -> Router {
+        tonic::transport::Server::builder().add_service(GreeterServer::new(Self { id: id.to_owned() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Greeter for Greet {
+    async fn say_hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        Ok(Response::new(HelloReply { message: self.id.clone() }))
+    }
+}
+
+/// Servers in this process, until they are told to stop.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    stop: watch::Sender<bool>,
+    servers: Vec<(Arc<ServiceInstance>, JoinHandle<callsign::Result<()>>)>,
+}
+
+/// Starts greeters of these ids.
+pub async fn fleet(registry: &Registry, ids: &[&str]) -> callsign::Result<Fleet> {
+    let mut fleet = Fleet::default();
+    for id in ids {
+        fleet.start(Server::new("greeter").id(*id).grpc("127.0.0.1:0", Greet::router(id)), registry).await?;
+    }
+    Ok(fleet)
+}
+
+impl Fleet {
+    /// Starts a server, and waits until it is registered.
+    pub async fn start(&mut self, server: Server, registry: &Registry) -> callsign::Result<()> {
+        let server = server.drain(Duration::ZERO).bind(registry.clone()).await?;
+        let (instance, registered) = (server.instance(), server.registration().registered());
+        let mut stop = self.stop.subscribe();
+        let serving = tokio::spawn(server.serve(async move { drop(stop.wait_for(|stop| *stop).await) }));
+        registered.await?;
+        self.servers.push((instance, serving));
+        Ok(())
+    }
+
+    pub fn instances(&self) -> impl Iterator<Item = &ServiceInstance> {
+        self.servers.iter().map(|(instance, _)| &**instance)
+    }
+
+    /// Stops them all, and waits until they have.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        for (_, server) in self.servers {
+            assert!(server.await.is_ok_and(|served| served.is_ok()), "it drained");
+        }
+    }
 }

@@ -1,16 +1,18 @@
 //! How a channel is made.
 
 use std::{
+    convert::Infallible,
     fmt::{self, Display},
     hash::Hash,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::stream;
 use http::{HeaderValue, uri::Authority};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::{runtime::RuntimeFlavor, time::timeout};
-use tower::discover::Discover;
+use tower::discover::{Change, Discover};
 
 use super::{
     Channel,
@@ -123,6 +125,13 @@ impl ChannelBuilder {
     {
         self.from = From::Discover(Box::new(Discovered::new(discover)));
         self
+    }
+
+    /// Calls these endpoints and no others; the target then needs to be no more than a name.
+    pub fn endpoints(self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        let inserts = endpoints.into_iter().map(|endpoint| Change::Insert(endpoint.key().clone(), endpoint));
+        let inserts: Vec<_> = inserts.map(Ok::<_, Infallible>).collect();
+        self.discover(stream::iter(inserts))
     }
 
     /// Sets how to balance. Default: [`LeastRequest`](crate::balance::LeastRequest) of two choices.

@@ -5,6 +5,7 @@ mod call;
 mod connect;
 mod pool;
 mod published;
+mod ready;
 mod source;
 mod subchannel;
 mod timeout;
@@ -26,6 +27,7 @@ use self::call::Calls;
 pub use self::{
     builder::ChannelBuilder,
     connect::{Connector, Io, TcpConnector},
+    ready::WhenReady,
 };
 use crate::{error::Result, util::task::Task};
 
@@ -84,6 +86,12 @@ impl Channel {
     #[allow(clippy::needless_pass_by_value, reason = "so that a literal needs no `&`")]
     pub fn builder(target: impl ToString) -> ChannelBuilder {
         ChannelBuilder::new(target.to_string())
+    }
+
+    /// The same channel as a service that is ready only when an endpoint is.
+    #[must_use]
+    pub fn when_ready(self) -> WhenReady {
+        WhenReady::new(self)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, future::join_all, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::join, stream::FuturesUnordered};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -35,7 +35,7 @@ use crate::{
 #[must_use]
 pub struct BoundServer {
     registration: Registration,
-    health: Option<(HealthReporter, Vec<String>)>,
+    health: Option<Health>,
     listening: Vec<(Listen, TcpListener)>,
     ready: BoxFuture<'static, ()>,
     drain: Duration,
@@ -84,7 +84,7 @@ impl Server {
         });
         let bound =
             BoundServer { registration, health, listening, ready: self.ready, drain: self.drain, grace: self.grace };
-        bound.set_health(ServingStatus::NotServing).await;
+        set_health(bound.health.as_ref(), ServingStatus::NotServing).await;
         Ok(bound)
     }
 }
@@ -109,12 +109,13 @@ impl BoundServer {
     /// # Cancel safety
     ///
     /// Dropping this cuts all connections and deregisters in the background.
-    pub async fn serve(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        let Self { registration, health, listening, ready, drain, grace } = self;
         // Dropped last of all: who is still connected then is cut off.
         let knife = Knife::default();
         let (stop, stopped) = watch::channel(false);
-        let accepting = Arc::new(Accepting::new(self.listening.len()));
-        let mut servers: FuturesUnordered<_> = std::mem::take(&mut self.listening)
+        let accepting = Arc::new(Accepting::new(listening.len()));
+        let mut servers: FuturesUnordered<_> = listening
             .into_iter()
             .map(|(listen, listener)| {
                 let (accepting, knife, mut stopped) = (accepting.clone(), knife.clone(), stopped.clone());
@@ -128,7 +129,7 @@ impl BoundServer {
             })
             .collect();
 
-        let mut opened = pin!(self.open(&accepting).fuse());
+        let mut opened = pin!(open(accepting.clone(), ready, health.clone(), registration.clone()).fuse());
         let ended = {
             let mut shutdown = pin!(shutdown);
             loop {
@@ -143,14 +144,10 @@ impl BoundServer {
         };
         let crashed = ended.is_err();
         let close = async {
-            self.set_health(ServingStatus::NotServing).await;
-            let drain = if crashed { Duration::ZERO } else { self.drain };
-            let leave = join_all([
-                Box::pin(self.registration.shutdown()) as Pin<Box<dyn Future<Output = ()> + Send>>,
-                Box::pin(sleep(drain)),
-            ]);
+            set_health(health.as_ref(), ServingStatus::NotServing).await;
+            let drain = if crashed { Duration::ZERO } else { drain };
             // What is accepted meanwhile is served meanwhile.
-            let mut leave = pin!(leave);
+            let mut leave = pin!(join(registration.shutdown(), sleep(drain)));
             loop {
                 tokio::select! {
                     _ = &mut leave => break,
@@ -159,41 +156,41 @@ impl BoundServer {
             }
             stop.send_replace(true);
             // Past the grace period the rest is cut, with the knife.
-            drop(timeout(self.grace, async { while servers.next().await.is_some() {} }).await);
+            drop(timeout(grace, async { while servers.next().await.is_some() {} }).await);
         };
         tokio::select! {
             () = close => ended,
             () = shutdown_signal() => Err(Error::new(Kind::Cancelled, "a second signal ended the server at once")),
         }
     }
-
-    /// Waits until all listeners are served and the user is ready; says so in health, then in the
-    /// registry. Fails if the registry refuses the instance.
-    fn open(&mut self, accepting: &Arc<Accepting>) -> impl Future<Output = Result<()>> + Send + use<> {
-        let ready = std::mem::replace(&mut self.ready, Box::pin(std::future::ready(())));
-        let (accepting, registration, health) = (accepting.clone(), self.registration.clone(), self.health.clone());
-        async move {
-            accepting.all().await;
-            ready.await;
-            set_health(health.as_ref(), ServingStatus::Serving).await;
-            registration.start();
-            let mut states = registration.states();
-            drop(registration);
-            while let Some(state) = states.next().await {
-                if let RegistrationState::Refused(error) = state {
-                    return Err(error.context("the registry refuses this server's instance"));
-                }
-            }
-            Ok(())
-        }
-    }
-
-    async fn set_health(&self, status: ServingStatus) {
-        set_health(self.health.as_ref(), status).await;
-    }
 }
 
-async fn set_health(health: Option<&(HealthReporter, Vec<String>)>, status: ServingStatus) {
+/// Waits until all listeners are served and the user is ready; says so in health, then in the
+/// registry. Fails if the registry refuses the instance.
+async fn open(
+    accepting: Arc<Accepting>,
+    ready: BoxFuture<'static, ()>,
+    health: Option<Health>,
+    registration: Registration,
+) -> Result<()> {
+    accepting.all().await;
+    ready.await;
+    set_health(health.as_ref(), ServingStatus::Serving).await;
+    registration.start();
+    let mut states = registration.states();
+    drop(registration);
+    while let Some(state) = states.next().await {
+        if let RegistrationState::Refused(error) = state {
+            return Err(error.context("the registry refuses this server's instance"));
+        }
+    }
+    Ok(())
+}
+
+/// The reporter, and the names it answers for.
+type Health = (HealthReporter, Vec<String>);
+
+async fn set_health(health: Option<&Health>, status: ServingStatus) {
     let Some((reporter, names)) = health else { return };
     for name in names {
         reporter.set_service_status(name, status).await;
