@@ -23,6 +23,8 @@ pub(super) struct Ledger {
 struct Held {
     record: Record,
     renewed: Instant,
+    /// From when it got another TTL although nobody renewed it.
+    spared: Instant,
     in_place: bool,
 }
 
@@ -32,6 +34,9 @@ pub(super) struct Now<'a> {
     pub(super) boot: Option<&'a str>,
     pub(super) uptime: Option<Duration>,
 }
+
+/// So much two clocks may seem to differ that are one.
+const SAME_TIME: Duration = Duration::from_millis(100);
 
 /// One who took nothing in for so long was not running.
 const ASLEEP: Duration = Duration::from_secs(3);
@@ -50,17 +55,27 @@ impl Ledger {
         for held in self.held.values_mut() {
             held.in_place = false;
             if blind && held.lives(before) {
-                held.renewed = at;
+                held.spared = at;
             }
         }
         for (name, record) in records {
-            let renewed = match (self.held.get(&name), &record.lease) {
+            let before = self.held.get(&name);
+            let renewed = match (before, &record.lease) {
                 (Some(held), _) if held.record == record => held.renewed,
-                (Some(Held { record: Record { lease: Some(old), .. }, .. }), Some(new)) if old.token == new.token => at,
+                (Some(Held { record: Record { lease: Some(old), .. }, .. }), Some(new))
+                    if old.token == new.token && old.beat < new.beat =>
+                {
+                    at
+                }
                 (_, Some(lease)) => at.checked_sub(age(lease, now)).unwrap_or(at),
                 (_, None) => at,
             };
-            self.held.insert(name, Held { record, renewed, in_place: true });
+            // An old file put back is no word of the one who renewed since.
+            if before.is_some_and(|held| held.record.lease.is_some() && renewed + SAME_TIME < held.renewed) {
+                continue;
+            }
+            let spared = before.map_or(renewed, |held| held.spared);
+            self.held.insert(name, Held { record, renewed, spared, in_place: true });
         }
         self.held.retain(|_, held| held.in_place || (held.record.lease.is_some() && held.lives(at)));
     }
@@ -78,7 +93,7 @@ impl Ledger {
 
 impl Held {
     fn ends(&self) -> Option<Instant> {
-        self.record.lease.as_ref().map(|lease| self.renewed + lease.ttl())
+        self.record.lease.as_ref().map(|lease| self.renewed.max(self.spared) + lease.ttl())
     }
 
     fn lives(&self, at: Instant) -> bool {
@@ -174,6 +189,24 @@ mod tests {
             ledger.take([a()], t + S * second, up(100 + u64::from(second)));
         }
         assert!(live(&ledger, t + S * 66).is_empty());
+    }
+
+    #[test]
+    fn an_old_file_put_back_ends_nothing() {
+        let (mut ledger, t) = (Ledger::default(), Instant::now());
+        let old = || record("a", "1", 7, HERE, 95_000);
+        ledger.take([old()], t, up(96));
+        ledger.take([record("a", "2", 0, HERE, 99_000)], t + S * 3, up(99));
+        let mut dead = old();
+        dead.1.lease.as_mut().expect("leased").ended = true;
+        ledger.take([dead], t + S * 5, up(101));
+        ledger.take([old()], t + S * 6, up(102));
+        assert_eq!(live(&ledger, t + S * 6), ["a"], "who renewed since lives");
+        ledger.take([record("a", "2", 1, HERE, 103_000)], t + S * 7, up(103));
+        assert_eq!(live(&ledger, t + S * 11), ["a"]);
+        ledger.take([old()], t + S * 9, up(105));
+        ledger.take([old()], t + S * 11, up(107));
+        assert!(live(&ledger, t + S * 12).is_empty(), "and no longer than his TTL");
     }
 
     #[test]
