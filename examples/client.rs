@@ -74,10 +74,12 @@ async fn main() -> ExitCode {
     }
     let seconds: Option<f64> = flags.value("--seconds");
     let rate: Option<f64> = flags.value("--rate");
-    if rate.is_some_and(|rate| !(rate > 0.0)) || seconds.is_some_and(|seconds| !(0.0..=1e6).contains(&seconds)) {
-        flags.wrong("--rate and --seconds are numbers above 0");
+    if rate.is_some_and(|rate| !(1e-3..=1e7).contains(&rate))
+        || seconds.is_some_and(|seconds| !(0.0..=1e6).contains(&seconds))
+    {
+        flags.wrong("--rate is a number from 0.001 to 10000000, --seconds one from 0 to 1000000");
     }
-    let concurrency: u32 = flags.value("--concurrency").unwrap_or(if rate.is_some() { 256 } else { 1 });
+    let concurrency: u32 = flags.value("--concurrency").unwrap_or_else(|| if rate.is_some() { 256 } else { 1 });
 
     let builder = Channel::builder(target).wait_for_ready(flags.has("--wait-for-ready"));
     let channel = match builder.connect_lazy() {
@@ -86,7 +88,7 @@ async fn main() -> ExitCode {
     };
     let begun = Instant::now();
     let plan = Arc::new(Plan {
-        count: flags.value("--count").unwrap_or(if seconds.is_some() { u64::MAX } else { 1 }),
+        count: flags.value("--count").unwrap_or_else(|| if seconds.is_some() { u64::MAX } else { 1 }),
         until: seconds.map(|seconds| begun + Duration::from_secs_f64(seconds)),
         rate,
         timeout: flags.value("--timeout").map(Duration::from_millis),
@@ -102,8 +104,9 @@ async fn main() -> ExitCode {
             Err(error) => total.failed(format!("INTERNAL: {error}")),
         }
     }
-    println!("{}", total.to_json());
-    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let all_went_well = total.failed == 0;
+    println!("{}", total.into_json());
+    if all_went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn env_filter() -> tracing_subscriber::EnvFilter {
@@ -174,7 +177,7 @@ impl Tally {
         self.latencies_us.extend(other.latencies_us);
     }
 
-    fn to_json(&mut self) -> serde_json::Value {
+    fn into_json(mut self) -> serde_json::Value {
         self.latencies_us.sort_unstable();
         let at = |share: f64| {
             let last = self.latencies_us.len().saturating_sub(1);

@@ -131,7 +131,8 @@ async fn a_channel_that_waits_is_ready_only_with_an_endpoint() {
     let net = Net::new();
     let server = support::serve(&net, "a", "a:1");
     let registry = FakeRegistry::new();
-    let channel = Channel::builder("echo").registry(registry.clone()).connector(net.connector()).connect_lazy().unwrap();
+    let channel =
+        Channel::builder("echo").registry(registry.clone()).connector(net.connector()).connect_lazy().unwrap();
     let mut waiting = channel.when_ready();
     let ready = timeout(Duration::from_secs(3600), waiting.ready()).await;
     assert!(ready.is_err(), "there is nobody");

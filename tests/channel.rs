@@ -1,5 +1,7 @@
 //! What a channel does for its calls.
 
+#![allow(missing_docs, clippy::unwrap_used)]
+
 mod support;
 
 use std::{

@@ -1,6 +1,8 @@
 //! What happens to calls when endpoints fail. The first part holds, by name, what
 //! `tonic::transport::Channel::balance_channel` gets wrong.
 
+#![allow(missing_docs, clippy::unwrap_used)]
+
 mod support;
 
 use std::{

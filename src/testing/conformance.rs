@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, fmt::Display, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    instance::{Address, ServiceInstance, ServiceName},
+    instance::{Address, Scheme, ServiceInstance, ServiceName},
     registry::{BoxFuture, Lease, Registrar, Registry, Renewal, View, Watch},
 };
 
@@ -84,7 +84,7 @@ fn ensure(holds: bool, why: impl Display) -> Verdict {
 }
 
 fn instance(service: &str, id: &str) -> Arc<ServiceInstance> {
-    let address = Address::tcp(crate::Scheme::Grpc, "10.1.2.3", 9000);
+    let address = Address::tcp(Scheme::Grpc, "10.1.2.3", 9000);
     let built = ServiceInstance::builder(service, id).and_then(|builder| builder.address(address?).build());
     Arc::new(expect(built))
 }
@@ -321,7 +321,7 @@ impl Subject {
         let service = self.name("");
         for _ in 0..50 {
             let lease = self.register(&instance(&service, "a")).await?;
-            let (renewed, deregistered) = futures_util::join!(self.renew(&lease), self.deregister(&lease));
+            let (renewed, deregistered) = join(self.renew(&lease), self.deregister(&lease)).await;
             renewed?;
             deregistered?;
             let left = self.list(lease.service()).await?;

@@ -1,7 +1,7 @@
 //! Files that others may write too: read in bounds, replaced as a whole.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
@@ -55,29 +55,4 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
         fs::rename(&temporary, path)
     };
     write().inspect_err(|_| drop(fs::remove_file(&temporary)))
-}
-
-/// What differs when a file was replaced or written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    identity: u64,
-    modified: Option<std::time::SystemTime>,
-    length: u64,
-}
-
-impl Stamp {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
-        Self { identity: identity(metadata), modified: metadata.modified().ok(), length: metadata.len() }
-    }
-}
-
-/// A number that no other file of the same file system has now; 0 where the system tells none.
-pub(crate) fn identity(metadata: &Metadata) -> u64 {
-    #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::ino(metadata);
-    #[cfg(not(unix))]
-    {
-        let _ = metadata;
-        0
-    }
 }

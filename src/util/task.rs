@@ -21,14 +21,12 @@ impl Drop for AbortOnDrop {
 
 /// Starts a task that ends with the value returned, at the latest.
 #[must_use = "the task ends when this is dropped"]
-#[allow(clippy::disallowed_methods, reason = "this is where the others come")]
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
     Task(Arc::new(AbortOnDrop(tokio::spawn(future).abort_handle())))
 }
 
 /// Starts a task that ends by itself, and soon: its future must be bounded in time, or end when
 /// every handle that can reach it is gone.
-#[allow(clippy::disallowed_methods, reason = "this is where the others come")]
 pub(crate) fn spawn_bounded(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
 }

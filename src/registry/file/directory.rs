@@ -11,13 +11,14 @@ use super::{
     boot,
     ledger::Now,
     record::{EXTENSION, LeaseRecord, MAX_SIZE, Record, file_name},
+    stamp::{self, Stamp},
 };
 use crate::{
     error::{Error, Kind, Result},
     instance::ServiceName,
     registry::Lease,
     util::{
-        file::{self, Stamp, TEMPORARY},
+        file::{self, TEMPORARY},
         filename,
     },
 };
@@ -105,7 +106,7 @@ impl Directory {
             }
             Err(error) => return Err(failed("read", &self.path, error)),
         };
-        let identity = fs::metadata(&self.path).map_or(0, |metadata| file::identity(&metadata));
+        let identity = fs::metadata(&self.path).map_or(0, |metadata| stamp::identity(&metadata));
         let (mut records, mut skipped, mut before) = (Vec::new(), BTreeMap::new(), std::mem::take(&mut known.0));
         let mut beyond = 0;
         for entry in entries {

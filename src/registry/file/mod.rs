@@ -5,6 +5,7 @@ mod directory;
 mod ledger;
 mod notice;
 mod record;
+mod stamp;
 mod watch;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

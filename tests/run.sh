@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Installs what the tests need, and runs all there is to run; the quickest first, and what fails
+# ends it. The last line is "N passed, N failed".
+#
+#   tests/run.sh            everything
+#   tests/run.sh clippy     only the steps whose name contains "clippy"
+
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+only=${1:-}
+passed=0
+failed=0
+begun=$(date +%s)
+log=$(mktemp)
+# Killed, it leaves nothing behind.
+trap 'rm -f "$log"' EXIT
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+
+summary() {
+    echo
+    echo "$passed passed, $failed failed"
+}
+
+# step NAME COMMAND…: quiet when it passes. Tests count one by one, all else as one.
+step() {
+    local name=$1 start status counted=0 kind count
+    shift
+    if [[ -n $only && $name != *"$only"* ]]; then
+        return
+    fi
+    start=$(date +%s)
+    printf '%-44s' "$name"
+    "$@" >"$log" 2>&1 </dev/null
+    status=$?
+    while read -r count kind; do
+        counted=1
+        case $kind in
+            passed) passed=$((passed + count)) ;;
+            failed) failed=$((failed + count)) ;;
+        esac
+    done < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; .*/\1 passed\n\2 failed/p' "$log")
+    if ((status == 0)); then
+        ((counted)) || passed=$((passed + 1))
+        echo "ok, $(($(date +%s) - start)) s"
+        # What a test left out it says so.
+        grep '^left out:' "$log"
+    else
+        ((counted && failed)) || failed=$((failed + 1))
+        echo "FAILED"
+        cat "$log"
+        summary
+        exit 1
+    fi
+}
+
+need() { # need PROGRAM INSTALL…
+    command -v "$1" >/dev/null || step "install $1" "${@:2}"
+}
+
+# ── what is needed ──────────────────────────────────────────────────────────────────────────────
+
+if ! command -v cargo >/dev/null; then
+    echo "cargo is missing: install Rust 1.88 or later, see https://rustup.rs"
+    exit 1
+fi
+cargo fmt --version >/dev/null 2>&1 || step "install rustfmt" rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || step "install clippy" rustup component add clippy
+need cargo-deny cargo install --quiet --locked cargo-deny
+
+# ── the quickest first ──────────────────────────────────────────────────────────────────────────
+
+step "format" cargo fmt --all --check
+step "dependencies: licences, bans, sources" cargo deny --log-level error --all-features check bans licenses sources
+
+lint=(-D warnings)
+step "clippy, default features" cargo clippy --quiet --all-targets -- "${lint[@]}"
+step "clippy, all features" cargo clippy --quiet --all-targets --all-features -- "${lint[@]}"
+step "clippy, no feature" cargo clippy --quiet --no-default-features -- "${lint[@]}"
+for feature in $(sed -n '/^\[features\]/,/^\[dependencies\]/s/^\([a-z-]*\) = \[.*/\1/p' Cargo.toml); do
+    step "clippy, $feature alone" cargo clippy --quiet --no-default-features --features "$feature" -- "${lint[@]}"
+done
+step "clippy, benches" cargo clippy --quiet -p callsign-bench --all-targets -- "${lint[@]}"
+
+step "house" cargo test --quiet --test house
+step "unit tests" cargo test --quiet --lib
+step "integration tests" cargo test --quiet --tests
+step "documentation's examples" cargo test --quiet --doc
+step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
+
+step "examples build" cargo build --quiet --examples
+for example in balance_channel tower_balance own_policy own_registry grpc_and_http quickstart; do
+    step "example $example" cargo run --quiet --example "$example"
+done
+step "benchmarks check their answers" cargo bench --quiet -p callsign-bench -- --brief
+step "package" cargo package --quiet --allow-dirty -p callsign
+
+echo "$(($(date +%s) - begun)) s in all"
+summary
