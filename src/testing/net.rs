@@ -26,7 +26,7 @@ use crate::{
 /// A network of one test. Clones are the same network.
 ///
 /// Its links are as quick as memory, and know no time but the delay that is set; so whole outages
-/// pass in an instant under a [paused clock](tokio::time::pause).
+/// pass in an instant under a [paused clock](https://docs.rs/tokio/latest/tokio/time/fn.pause.html).
 #[derive(Clone, Default)]
 pub struct Net(Arc<Mutex<HashMap<String, Host>>>);
 
