@@ -1,4 +1,4 @@
-//! Call gRPC services by name.
+#![doc = include_str!("../README.md")]
 
 mod endpoint;
 mod error;
@@ -10,6 +10,8 @@ pub mod balance;
 pub mod bridge;
 pub mod channel;
 pub mod filter;
+#[cfg(doc)]
+pub mod guide;
 pub mod load;
 pub mod observe;
 pub mod registry;

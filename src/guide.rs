@@ -1,0 +1,21 @@
+//! How to use it, a page a subject.
+
+#[doc = include_str!("../docs/targets.md")]
+pub mod targets {}
+
+#[doc = include_str!("../docs/registries.md")]
+pub mod registries {}
+
+#[doc = include_str!("../docs/writing_a_registry.md")]
+pub mod writing_a_registry {}
+
+#[doc = include_str!("../docs/balancing.md")]
+pub mod balancing {}
+
+#[cfg(feature = "server")]
+#[doc = include_str!("../docs/server_side.md")]
+pub mod server_side {}
+
+#[cfg(feature = "tonic-channel")]
+#[doc = include_str!("../docs/migrating.md")]
+pub mod migrating {}
