@@ -82,9 +82,12 @@ for feature in $(sed -n '/^\[features\]/,/^\[dependencies\]/s/^\([a-z-]*\) = \[.
 done
 step "clippy, benches" cargo clippy --quiet -p callsign-bench --all-targets -- "${lint[@]}"
 
-step "house" cargo test --quiet --test house
-step "unit tests" cargo test --quiet --lib
-step "integration tests" cargo test --quiet --tests
+step "test house" cargo test --quiet --test house
+step "test units" cargo test --quiet --lib
+for test in tests/*.rs; do
+    name=$(basename "$test" .rs)
+    [[ $name == house ]] || step "test $name" cargo test --quiet --test "$name"
+done
 step "documentation's examples" cargo test --quiet --doc
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
 

@@ -11,6 +11,7 @@ use tonic::{
 
 /// Bytes in, bytes out.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Raw;
 
 impl Codec for Raw {

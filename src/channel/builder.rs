@@ -33,7 +33,11 @@ use crate::{
     registry::{Registry, Schemes, default_schemes},
     resolver::Resolver,
     target::Target,
-    util::{backoff::BackoffConfig, rng::Rng, task},
+    util::{
+        backoff::BackoffConfig,
+        rng::{Draws, Rng},
+        task,
+    },
 };
 
 /// Builds a [`Channel`].
@@ -267,6 +271,7 @@ impl ChannelBuilder {
             timeout: target.timeout().or(self.timeout),
             patience: self.patience,
             wait_for_ready: self.wait_for_ready,
+            draws: Draws::new(self.seed),
             cell: PickerCell::new(Published::Waiting(Error::unavailable("the channel has just begun"))),
             service,
         });

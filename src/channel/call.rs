@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Kind},
     instance::ServiceName,
     load::{CallGuard, Outcome},
-    util::{rng, task},
+    util::{rng::Draws, task},
 };
 
 /// What all calls of a channel share.
@@ -37,6 +37,7 @@ pub(super) struct Calls {
     /// How long a call that does not wait for readiness may wait for a pick all the same.
     pub(super) patience: Duration,
     pub(super) wait_for_ready: bool,
+    pub(super) draws: Draws,
     pub(super) cell: PickerCell,
 }
 
@@ -186,7 +187,7 @@ impl Calls {
             Published::Failing(error) => return Some(Err(self.failed(error.clone()))),
         };
         let tried = tried.positions(connections);
-        let mut info = PickInfo::new(head.uri.path(), &head.headers, std::time::Instant::now(), rng::thread_u64());
+        let mut info = PickInfo::new(head.uri.path(), &head.headers, std::time::Instant::now(), self.draws.next_u64());
         info.tried = &tried;
         match picker.pick(&info) {
             Pick::At(at) if !tried.contains(&at) => {
