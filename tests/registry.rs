@@ -215,6 +215,36 @@ async fn a_directory_that_vanishes_is_an_outage_and_removes_nobody() {
     assert_eq!(seen(&watch), ["a"]);
 }
 
+/// The system's thread, which tells of changes, and a watch that comes or goes, once waited for each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_come_and_go_while_files_change() {
+    let dir = TempDir::new();
+    let file = File::new(dir.path());
+    let name = |n: usize| format!("s{}", n % 4);
+    let writers: Vec<_> = (0..4)
+        .map(|n| {
+            let file = file.clone();
+            let one = Arc::new(ServiceInstance::builder(name(n), "a").unwrap().build().unwrap());
+            tokio::spawn(async move {
+                loop {
+                    file.register(&one).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let come_and_go = async {
+        for n in 0..400 {
+            let mut watch = file.watch(&name(n).parse().unwrap());
+            while watch.view().snapshot().is_none_or(|set| set.instances().is_empty()) {
+                watch.next().await.unwrap();
+            }
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(30), come_and_go).await;
+    writers.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(done.is_ok(), "stuck");
+}
+
 #[tokio::test]
 async fn one_that_may_not_write_or_read_is_told_so() {
     let dir = TempDir::new();

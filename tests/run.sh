@@ -31,7 +31,8 @@ step() {
     fi
     start=$(date +%s)
     printf '%-44s' "$name"
-    "$@" >"$log" 2>&1 </dev/null
+    # What hangs is a failure too.
+    timeout --kill-after=10 1800 "$@" >"$log" 2>&1 </dev/null
     status=$?
     while read -r count kind; do
         counted=1

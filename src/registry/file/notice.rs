@@ -11,6 +11,9 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 /// Wakes those who wait for a change in a directory; where the system cannot tell, nobody is woken.
+///
+/// The watcher's own thread takes the lock on the directories, and whoever asks something of the
+/// watcher waits for that thread: so nobody does both at once.
 #[derive(Default)]
 pub(super) struct Notices {
     directories: Arc<Mutex<Directories>>,
@@ -30,13 +33,9 @@ impl Notices {
             *watcher = notify::recommended_watcher(move |event| on_event(&waiting, event)).ok();
         }
         let Some(watcher) = watcher.as_mut() else { return };
-        lock(&self.directories).retain(|directory, waiting| {
-            waiting.retain(|other| other.strong_count() > 0);
-            if waiting.is_empty() {
-                drop(watcher.unwatch(directory));
-            }
-            !waiting.is_empty()
-        });
+        for gone in take_unused(&self.directories) {
+            drop(watcher.unwatch(&gone));
+        }
         // The directory may be another one than the last time under this name.
         drop(watcher.unwatch(directory));
         if watcher.watch(directory, RecursiveMode::NonRecursive).is_ok() {
@@ -48,6 +47,19 @@ impl Notices {
             }
         }
     }
+}
+
+/// Takes out the directories that nobody waits for.
+fn take_unused(directories: &Mutex<Directories>) -> Vec<PathBuf> {
+    let mut unused = Vec::new();
+    lock(directories).retain(|directory, waiting| {
+        waiting.retain(|other| other.strong_count() > 0);
+        if waiting.is_empty() {
+            unused.push(directory.clone());
+        }
+        !waiting.is_empty()
+    });
+    unused
 }
 
 fn on_event(directories: &Mutex<Directories>, event: notify::Result<notify::Event>) {
