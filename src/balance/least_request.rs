@@ -7,6 +7,10 @@ use crate::load::LoadCell;
 
 /// Draws a few endpoints at random and takes the one with the fewest calls in flight
 /// ([gRFC A48](https://github.com/grpc/proposal/blob/master/A48-xds-least-request-lb-policy.md)).
+///
+/// Other than there no endpoint is drawn twice for a call, so one that hangs gets nothing while it
+/// does; and a failure counts as a call in flight for a second, so that failing fast does not look
+/// like being fast.
 #[derive(Debug, Clone)]
 pub struct LeastRequest {
     choices: usize,
@@ -15,9 +19,11 @@ pub struct LeastRequest {
 impl LeastRequest {
     /// Draws `choices` endpoints for each call, at least 2 and at most 10, as gRPC bounds them.
     pub fn new(choices: usize) -> Self {
-        Self { choices: choices.clamp(2, 10) }
+        Self { choices: choices.clamp(2, MAX_CHOICES) }
     }
 }
+
+const MAX_CHOICES: usize = 10;
 
 /// Two choices.
 impl Default for LeastRequest {
@@ -48,13 +54,15 @@ impl Picker for LeastRequestPicker {
     fn pick(&self, info: &PickInfo<'_>) -> Pick {
         let mut best = None;
         let mut random = info.random;
-        for _ in 0..self.choices {
-            let Some(at) = info.draw(random, self.loads.len()) else { return Pick::Queue };
-            let load = self.loads[at].in_flight();
+        let mut drawn = [0; MAX_CHOICES];
+        for n in 0..self.choices.min(self.loads.len()) {
+            let Some(at) = info.draw_another(random, self.loads.len(), &drawn[..n]) else { break };
+            let load = self.loads[at].busy(info.now);
             // The first of equals stays: it was drawn evenly.
             if best.is_none_or(|(least, _)| load < least) {
                 best = Some((load, at));
             }
+            drawn[n] = at;
             random = super::mix(random);
         }
         best.map_or(Pick::Queue, |(_, at)| Pick::At(at))

@@ -18,6 +18,7 @@ use http::HeaderMap;
 pub use self::{
     least_request::LeastRequest, pick_first::PickFirst, policy::Policy, random::Random, round_robin::RoundRobin,
 };
+pub(crate) use crate::util::rng::mix;
 use crate::{endpoint::Endpoint, error::Error, load::LoadCell};
 
 /// Makes a picker for each set of ready endpoints, and may carry over what it learned.
@@ -141,24 +142,18 @@ impl<'a> PickInfo<'a> {
 
     /// Draws one of `count` positions evenly by `random`, none that was tried; none if all were.
     pub fn draw(&self, random: u64, count: usize) -> Option<usize> {
+        self.draw_another(random, count, &[])
+    }
+
+    /// The same, and none of these.
+    pub(crate) fn draw_another(&self, random: u64, count: usize, drawn: &[usize]) -> Option<usize> {
         if count == 0 {
             return None;
         }
         // Lemire's reduction: the high half of the product is even in 0..count.
         let at = ((u128::from(random) * count as u128) >> 64) as usize;
-        if self.tried.is_empty() {
-            return Some(at);
-        }
-        (at..count).chain(0..at).find(|at| !self.tried.contains(at))
+        (at..count).chain(0..at).find(|at| !self.tried.contains(at) && !drawn.contains(at))
     }
-}
-
-/// The next of a series of random numbers (SplitMix64).
-pub(crate) fn mix(random: u64) -> u64 {
-    let z = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl Calls {
             Published::Failing(error) => return Some(Err(self.failed(error.clone()))),
         };
         let tried = tried.positions(connections);
-        let mut info = PickInfo::new(head.uri.path(), &head.headers, std::time::Instant::now(), self.draws.next_u64());
+        let mut info = PickInfo::new(head.uri.path(), &head.headers, Instant::now().into_std(), self.draws.next_u64());
         info.tried = &tried;
         match picker.pick(&info) {
             Pick::At(at) if !tried.contains(&at) => {
@@ -253,7 +253,8 @@ async fn attempt(
     let (mut head, recv) = match response {
         Ok(response) => response.into_parts(),
         Err(failure) => {
-            guard.finish(if matches!(failure, Failure::Failed(_)) { Outcome::Failure } else { Outcome::Cancelled });
+            let outcome = if matches!(failure, Failure::Failed(_)) { Outcome::Failure } else { Outcome::Cancelled };
+            guard.finish(outcome, Instant::now().into_std());
             return Err(failure);
         }
     };

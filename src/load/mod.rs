@@ -1,8 +1,11 @@
 //! What is known of an endpoint's load: counters that outlive every picker.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 /// How a call ended, as far as its endpoint is to blame.
@@ -25,9 +28,48 @@ pub struct LoadCell {
     in_flight: AtomicU32,
     succeeded: AtomicU64,
     failed: AtomicU64,
+    /// Failures in a row, each less than [`REMEMBERED`] after the one before.
+    failing: AtomicU32,
+    /// When the last one was, in microseconds since `base`.
+    failed_at: AtomicU64,
+    base: OnceLock<Instant>,
 }
 
+/// For so long a failure counts as a call in flight.
+const REMEMBERED: Duration = Duration::from_secs(1);
+
 impl LoadCell {
+    /// Calls in flight, and each failure as one more until a call succeeds or a second has passed:
+    /// else one that fails fast would look like the fastest of all, and draw the calls to itself.
+    pub fn busy(&self, now: Instant) -> u32 {
+        let failing = self.failing.load(Relaxed);
+        let recent = failing > 0 && self.since_failure(now) < REMEMBERED;
+        self.in_flight().saturating_add(if recent { failing } else { 0 })
+    }
+
+    fn since_failure(&self, now: Instant) -> Duration {
+        let base = *self.base.get_or_init(|| now);
+        now.saturating_duration_since(base).saturating_sub(Duration::from_micros(self.failed_at.load(Relaxed)))
+    }
+
+    fn failure(&self, now: Instant) {
+        self.failed.fetch_add(1, Relaxed);
+        // Two threads at once may lose one of the two, which is as good.
+        let before = if self.since_failure(now) < REMEMBERED { self.failing.load(Relaxed) } else { 0 };
+        self.failing.store(before.saturating_add(1), Relaxed);
+        let base = *self.base.get_or_init(|| now);
+        let at = now.saturating_duration_since(base).as_micros();
+        self.failed_at.store(u64::try_from(at).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn success(&self) {
+        self.succeeded.fetch_add(1, Relaxed);
+        // Mostly it is 0, and a line that is only read stays in every cache.
+        if self.failing.load(Relaxed) > 0 {
+            self.failing.store(0, Relaxed);
+        }
+    }
+
     /// Calls that have begun and not ended; a stream counts for as long as it lives.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
@@ -46,7 +88,7 @@ impl LoadCell {
     /// Counts a call in, until the guard is dropped.
     pub fn start(self: &Arc<Self>) -> CallGuard {
         self.in_flight.fetch_add(1, Relaxed);
-        CallGuard { cell: self.clone(), outcome: Outcome::Cancelled }
+        CallGuard { cell: self.clone() }
     }
 }
 
@@ -55,23 +97,43 @@ impl LoadCell {
 #[must_use = "the call is counted out when this is dropped"]
 pub struct CallGuard {
     cell: Arc<LoadCell>,
-    outcome: Outcome,
 }
 
 impl CallGuard {
     /// Ends the call.
-    pub fn finish(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+    pub fn finish(self, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Success => self.cell.success(),
+            Outcome::Failure => self.cell.failure(now),
+            Outcome::Cancelled => {}
+        }
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
         self.cell.in_flight.fetch_sub(1, Relaxed);
-        match self.outcome {
-            Outcome::Success => drop(self.cell.succeeded.fetch_add(1, Relaxed)),
-            Outcome::Failure => drop(self.cell.failed.fetch_add(1, Relaxed)),
-            Outcome::Cancelled => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_counts_as_a_call_for_a_second_or_until_a_success() {
+        let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
+        let held = cell.start();
+        for n in 1..=3 {
+            cell.start().finish(Outcome::Failure, now);
+            assert_eq!((cell.in_flight(), cell.busy(now)), (1, 1 + n));
         }
+        assert_eq!(cell.busy(now + REMEMBERED), 1);
+        cell.start().finish(Outcome::Failure, now + REMEMBERED * 2);
+        assert_eq!(cell.busy(now + REMEMBERED * 2), 2, "what is long ago is forgotten");
+        cell.start().finish(Outcome::Success, now + REMEMBERED * 2);
+        assert_eq!(cell.busy(now + REMEMBERED * 2), 1);
+        drop(held);
+        assert_eq!((cell.busy(now), cell.succeeded(), cell.failed()), (0, 1, 4));
     }
 }

@@ -51,18 +51,19 @@ impl Draws {
         }
         match self {
             Self::Threads => RNG.with_borrow_mut(Rng::next_u64),
-            Self::Seeded(state) => splitmix64(state.fetch_add(GOLDEN, Relaxed).wrapping_add(GOLDEN)),
+            Self::Seeded(state) => mix(state.fetch_add(GOLDEN, Relaxed)),
         }
     }
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// [SplitMix64](https://prng.di.unimi.it/splitmix64.c).
-fn splitmix64(state: u64) -> u64 {
-    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+/// The next of a series of random numbers ([SplitMix64](https://prng.di.unimi.it/splitmix64.c)).
+pub(crate) fn mix(random: u64) -> u64 {
+    let z = random.wrapping_add(GOLDEN);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]

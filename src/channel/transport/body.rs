@@ -53,7 +53,7 @@ impl ResponseBody {
 
     fn finish(&mut self, outcome: Outcome) {
         if let Some(call) = self.call.take() {
-            call.guard.finish(outcome);
+            call.guard.finish(outcome, Instant::now().into_std());
         }
     }
 
