@@ -262,7 +262,7 @@ impl ChannelBuilder {
         let policy = target.policy().map_or(Ok(self.policy), str::parse)?;
         let source = match self.from {
             From::Target(schemes) => resolve(schemes.open(target.registry())?),
-            From::Registry(registry) => resolve(registry),
+            From::Registry(registry) => resolve(registry.resilient_telling(self.observer.clone())),
             From::Discover(source) => source,
         };
         let calls = Arc::new(Calls {

@@ -30,6 +30,7 @@ pub use self::{
 use crate::{
     error::{Error, Kind, Result},
     instance::{InstanceId, ServiceInstance, ServiceName},
+    observe::{Observer, default_observer},
 };
 
 /// A future in a box, as object safe traits return.
@@ -141,30 +142,43 @@ pub struct Registry {
     name: Arc<str>,
     registrar: Option<Arc<dyn Registrar>>,
     discovery: Arc<dyn Discovery>,
+    resilient: bool,
 }
 
 impl Registry {
     /// A registry that has both sides. The name stands in errors and logs, such as `file:///run/services`.
     pub fn new(name: impl Into<Arc<str>>, both: Arc<impl Registrar + Discovery>) -> Self {
-        Self { name: name.into(), registrar: Some(both.clone()), discovery: both }
+        Self { name: name.into(), registrar: Some(both.clone()), discovery: both, resilient: false }
     }
 
     /// A registry that can be asked but not written to.
     pub fn read_only(name: impl Into<Arc<str>>, discovery: Arc<dyn Discovery>) -> Self {
-        Self { name: name.into(), registrar: None, discovery }
+        Self { name: name.into(), registrar: None, discovery, resilient: false }
     }
 
     /// The same registry, asked by way of another discovery.
     #[must_use]
     pub fn with_discovery(self, discovery: Arc<dyn Discovery>) -> Self {
-        Self { discovery, ..self }
+        Self { discovery, resilient: false, ..self }
     }
 
-    /// The same registry, asked by way of [`Shared`] and [`Resilient`], as [opened](open) ones are.
+    /// The same registry, asked by way of [`Shared`] and [`Resilient`], as [opened](open) ones are;
+    /// a channel does so by itself, and one that is so already stays as it is.
     #[must_use]
     pub fn resilient(self) -> Self {
-        let discovery = Shared::new(Arc::new(Resilient::new(self.discovery.clone())));
-        self.with_discovery(Arc::new(discovery))
+        self.resilient_telling(default_observer())
+    }
+
+    pub(crate) fn resilient_telling(self, observer: Arc<dyn Observer>) -> Self {
+        if self.resilient {
+            return self;
+        }
+        let resilient = Resilient::new(self.discovery.clone()).with_observer(observer);
+        self.asked_by(Shared::new(Arc::new(resilient)))
+    }
+
+    fn asked_by(self, shared: Shared) -> Self {
+        Self { discovery: Arc::new(shared), resilient: true, ..self }
     }
 
     /// The name that stands in errors and logs.

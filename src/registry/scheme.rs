@@ -127,7 +127,7 @@ impl Schemes {
             return Ok(meanwhile);
         }
         opened.insert(uri.clone(), Opened::new(&registry, &shared));
-        Ok(registry.with_discovery(Arc::new(shared)))
+        Ok(registry.asked_by(shared))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RegistryUri, Opened>> {
@@ -200,7 +200,8 @@ impl Opened {
             Some(registrar) => Some(registrar.upgrade()?),
             None => None,
         };
-        Some(Registry { name: self.name.clone(), registrar, discovery: Arc::new(self.shared.upgrade()?) })
+        let discovery = Arc::new(self.shared.upgrade()?);
+        Some(Registry { name: self.name.clone(), registrar, discovery, resilient: true })
     }
 }
 
