@@ -238,12 +238,13 @@ async fn story() -> Result<ExitCode, Box<dyn Error>> {
         fleet.stop(id).await?;
     }
     let counts = lock(&counts);
-    println!("\n\n  instance   calls served");
+    let clear = if screen.live { "\r\x1b[2K" } else { "" };
+    println!("{clear}\n  instance   calls served");
     for (id, served) in &counts.served {
         println!("  {id:<9}  {served:>12}");
     }
     println!("  {:<9}  {:>12}", "failed", counts.failed);
-    println!("\n{} of these calls were made twice: they were on ann when she was killed.", counts.again);
+    println!("\nCalls made twice, because they were on ann when she was killed: {}", counts.again);
     let all = ["ann", "ben", "cleo", "dora"].iter().all(|id| counts.served.contains_key(*id));
     if counts.failed == 0 && all {
         return Ok(ExitCode::SUCCESS);
