@@ -243,6 +243,14 @@ async fn a_registry_that_is_down_holds_nothing_up_and_one_that_refuses_ends_it()
     running.stop();
     running.ended().await.unwrap();
 
+    // Unless it is told to fail fast.
+    registry.outage(Fault::Error);
+    let running = Running::start(server("one").register_within(Duration::from_millis(500)), &registry).await;
+    let error = running.ended().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::DeadlineExceeded);
+    assert!(format!("{error:#}").contains("because a test said so"), "{error:#}");
+    registry.recover();
+
     registry.fault(Operation::Register, Fault::Refuse);
     let running = Running::start(server("one"), &registry).await;
     let error = running.ended().await.unwrap_err();

@@ -69,6 +69,7 @@ pub struct Server {
     health_of: Vec<String>,
     drain: Duration,
     grace: Duration,
+    register_within: Option<Duration>,
     ready: BoxFuture<'static, ()>,
     observer: Arc<dyn Observer>,
 }
@@ -97,6 +98,7 @@ impl Server {
             health_of: Vec::new(),
             drain: Duration::from_secs(5),
             grace: Duration::from_secs(30),
+            register_within: None,
             ready: Box::pin(std::future::ready(())),
             observer: default_observer(),
         }
@@ -202,6 +204,13 @@ impl Server {
         self
     }
 
+    /// Ends the server with an error if it is not registered this long after it was ready. Default:
+    /// it serves on, and registers when it can.
+    pub fn register_within(mut self, bound: Duration) -> Self {
+        self.register_within = Some(bound);
+        self
+    }
+
     /// Sets who is told of what happens. Default: [`Tracing`](crate::observe::Tracing).
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
@@ -214,7 +223,8 @@ impl Server {
     ///
     /// - [`Kind::InvalidInput`], [`Kind::Conflict`], [`Kind::PermissionDenied`], …: it cannot begin
     ///   as it was told to, see [`bind`](Self::bind).
-    /// - The registry refuses the instance; a registry that does not answer is no error.
+    /// - The registry refuses the instance; a registry that does not answer is no error, unless
+    ///   [`register_within`](Self::register_within) makes it one.
     /// - [`Kind::Internal`]: a listener failed. It was deregistered all the same.
     /// - [`Kind::Cancelled`]: a second signal came.
     pub async fn serve(

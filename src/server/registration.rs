@@ -1,9 +1,9 @@
 //! An instance kept in a registry for as long as a value lives.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::Stream;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_stream::wrappers::WatchStream;
 
 use super::{
@@ -152,7 +152,8 @@ impl Registration {
     /// # Errors
     ///
     /// What the registry has against the instance, if it refuses it; [`Kind::Cancelled`] once it
-    /// was taken out. A registry that is down is waited for: bound this by a timeout to fail fast.
+    /// was taken out. A registry that is down is waited for: see
+    /// [`registered_within`](Self::registered_within).
     pub fn registered(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let mut state = self.state.clone();
         async move {
@@ -166,6 +167,28 @@ impl Registration {
                 }
                 Ok(_) => Ok(()),
             }
+        }
+    }
+
+    /// Waits until it is registered, and fails if that takes longer than `bound`: for a program that
+    /// would rather not start than start unknown.
+    ///
+    /// # Errors
+    ///
+    /// As [`registered`](Self::registered), and [`Kind::DeadlineExceeded`] with what kept it.
+    pub fn registered_within(&self, bound: Duration) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (registered, state) = (self.registered(), self.state.clone());
+        async move {
+            if let Ok(registered) = timeout(bound, registered).await {
+                return registered;
+            }
+            let context = format!("it was not registered within {bound:?}");
+            Err(match &*state.borrow() {
+                RegistrationState::Registering(Some(why)) => {
+                    Error::with_source(Kind::DeadlineExceeded, context, why.clone())
+                }
+                _ => Error::new(Kind::DeadlineExceeded, context),
+            })
         }
     }
 

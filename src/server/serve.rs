@@ -40,6 +40,7 @@ pub struct BoundServer {
     ready: BoxFuture<'static, ()>,
     drain: Duration,
     grace: Duration,
+    register_within: Option<Duration>,
 }
 
 impl fmt::Debug for BoundServer {
@@ -82,10 +83,9 @@ impl Server {
             let names = [String::new(), self.name].into_iter().chain(self.health_of);
             (health, names.collect())
         });
-        let bound =
-            BoundServer { registration, health, listening, ready: self.ready, drain: self.drain, grace: self.grace };
-        set_health(bound.health.as_ref(), ServingStatus::NotServing).await;
-        Ok(bound)
+        set_health(health.as_ref(), ServingStatus::NotServing).await;
+        let Self { ready, drain, grace, register_within, .. } = self;
+        Ok(BoundServer { registration, health, listening, ready, drain, grace, register_within })
     }
 }
 
@@ -110,7 +110,7 @@ impl BoundServer {
     ///
     /// Dropping this cuts all connections and deregisters in the background.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-        let Self { registration, health, listening, ready, drain, grace } = self;
+        let Self { registration, health, listening, ready, drain, grace, register_within } = self;
         // Dropped last of all: who is still connected then is cut off.
         let knife = Knife::default();
         let (stop, stopped) = watch::channel(false);
@@ -129,7 +129,8 @@ impl BoundServer {
             })
             .collect();
 
-        let mut opened = pin!(open(accepting.clone(), ready, health.clone(), registration.clone()).fuse());
+        let mut opened =
+            pin!(open(accepting.clone(), ready, health.clone(), registration.clone(), register_within).fuse());
         let ended = {
             let mut shutdown = pin!(shutdown);
             loop {
@@ -172,13 +173,18 @@ async fn open(
     ready: BoxFuture<'static, ()>,
     health: Option<Health>,
     registration: Registration,
+    register_within: Option<Duration>,
 ) -> Result<()> {
     accepting.all().await;
     ready.await;
     set_health(health.as_ref(), ServingStatus::Serving).await;
     registration.start();
     let mut states = registration.states();
+    let in_time = register_within.map(|bound| registration.registered_within(bound));
     drop(registration);
+    if let Some(in_time) = in_time {
+        in_time.await?;
+    }
     while let Some(state) = states.next().await {
         if let RegistrationState::Refused(error) = state {
             return Err(error.context("the registry refuses this server's instance"));

@@ -67,11 +67,9 @@ impl Directory {
         &self.path
     }
 
-    /// Makes the directory, and takes out what others left behind.
+    /// Makes the directory.
     pub(super) fn create(&self) -> Result<()> {
-        fs::create_dir_all(&self.path).map_err(|error| failed("make", &self.path, error))?;
-        self.sweep();
-        Ok(())
+        fs::create_dir_all(&self.path).map_err(|error| failed("make", &self.path, error))
     }
 
     pub(super) fn write(&self, record: &Record) -> Result<()> {
@@ -161,7 +159,7 @@ impl Directory {
 
     /// Takes out leases that ended long ago, and temporary files of who crashed over them. How long
     /// ago is told by the file system's clock alone. One who lives would write his file again.
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let Some(now) = self.clock() else { return };
         let Ok(entries) = fs::read_dir(&self.path) else { return };
         for entry in entries.flatten().take(MAX_FILES) {

@@ -8,7 +8,14 @@ mod record;
 mod stamp;
 mod watch;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 use self::{
     directory::{Directory, Listing},
@@ -55,7 +62,12 @@ struct Shared {
     notices: Notices,
     /// One writes at a time: renewals of one process cannot cross, nor pile up where a disk hangs.
     writing: Arc<tokio::sync::Mutex<()>>,
+    /// When each service's directory was last swept.
+    swept: Mutex<HashMap<ServiceName, Instant>>,
 }
+
+/// Sweeps a directory so often at most.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 impl File {
     /// How long a lease lives without a renewal, unless [set](Self::with_ttl).
@@ -69,6 +81,7 @@ impl File {
             name: format!("file://{}", root.display()).into(),
             notices: Notices::default(),
             writing: Arc::default(),
+            swept: Mutex::default(),
             root,
         };
         Self { shared: Arc::new(shared), ttl: Self::DEFAULT_TTL, observer: default_observer() }
@@ -108,6 +121,16 @@ impl File {
         Directory::new(self.shared.root.clone(), service.clone())
     }
 
+    fn is_sweep_due(&self, service: &ServiceName) -> bool {
+        let mut swept = self.shared.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        // Forgets those whose turn has come, so that the table stays small.
+        swept.retain(|_, at| now - *at < SWEEP_EVERY);
+        let due = !swept.contains_key(service);
+        swept.entry(service.clone()).or_insert(now);
+        due
+    }
+
     /// Writes off the threads that tasks run on, one at a time.
     async fn write<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let turn = self.shared.writing.clone().lock_owned().await;
@@ -133,7 +156,15 @@ impl Registrar for File {
             let token = format!("{:016x}{:016x}", random.next_u64(), random.next_u64());
             let lease = Lease::new(instance.clone(), self.ttl, token);
             let (directory, record) = (self.directory(instance.service()), Record::of(&lease));
-            self.write(move || directory.create().and_then(|()| directory.write(&record))).await?;
+            let sweep = self.is_sweep_due(instance.service());
+            self.write(move || {
+                directory.create()?;
+                if sweep {
+                    directory.sweep();
+                }
+                directory.write(&record)
+            })
+            .await?;
             Ok(lease)
         })
     }
@@ -169,7 +200,7 @@ impl Discovery for File {
             let directory = self.directory(service);
             let listing = blocking(move || directory.list(&mut directory::Known::default())).await?;
             let Listing::Records { records, skipped, .. } = listing else { return Ok(Snapshot::default()) };
-            let (mut ledger, at) = (Ledger::default(), tokio::time::Instant::now());
+            let (mut ledger, at) = (Ledger::default(), Instant::now());
             ledger.take(records, at, Now::read());
             Ok(Snapshot::new(ledger.live(at)).with_skipped(skipped.len()))
         })
