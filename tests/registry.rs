@@ -282,6 +282,31 @@ async fn what_crashed_ones_left_is_swept_away() {
     assert_eq!(left, ["hand.json", "new.json", "notes.txt"]);
 }
 
+#[tokio::test]
+async fn clocks_that_jump_lose_nobody() {
+    let dir = TempDir::new();
+    let file = File::new(dir.path()).with_ttl(Duration::from_secs(30));
+    let lease = file.register(&instance("a")).await.unwrap();
+    let mut watch = file.watch(&service());
+    until(&mut watch, &["a"]).await;
+    let day = Duration::from_secs(24 * 3600);
+    let now = std::time::SystemTime::now();
+    for time in [now + day, now - day] {
+        // To the file system, what was written just now is of tomorrow, or of yesterday.
+        let path = dir.path().join("s/a.json");
+        fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+        file.register(&instance("b")).await.unwrap();
+        until(&mut watch, &["a", "b"]).await;
+        assert_eq!(file.list(&service()).await.unwrap().instances().len(), 2);
+    }
+    // One who sweeps takes the file of yesterday for left behind; its owner is told, and nobody misses it.
+    File::new(dir.path()).with_ttl(Duration::from_secs(1)).register(&instance("b")).await.unwrap();
+    assert!(!dir.path().join("s/a.json").exists(), "swept: it seems older than ten TTLs");
+    sleep(Duration::from_millis(100)).await;
+    assert!(seen(&watch).contains(&"a".to_owned()));
+    assert_eq!(file.renew(&lease).await.unwrap(), Renewal::Lost);
+}
+
 /// This test's own program, as a process that registers, renews, and is killed.
 #[tokio::test]
 async fn the_instance_of_a_killed_owner_is_gone_after_its_ttl() {
