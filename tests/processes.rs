@@ -103,7 +103,7 @@ fn one_stopped_of_ten_is_left_alone_and_taken_back() {
     fleet.servers[3].signal("CONT");
     let report = client.report();
     // A call to it fails by its deadline; while one waits there, new ones go elsewhere.
-    assert!(report.count("failed") <= 120, "{}", report.json);
+    assert!(report.count("failed") <= 40, "{}", report.json);
     assert!(report.errors().iter().all(|error| error.starts_with("DEADLINE_EXCEEDED")), "{report:?}");
     assert!(report.count("ok") >= 11_800, "{}", report.json);
     // It was there 1 s of 12 before, and is again in the end.
