@@ -28,9 +28,10 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 struct Fleet {
-    dir: TempDir,
-    registry: String,
+    // Before the directory, which they would make anew.
     servers: Vec<Server>,
+    registry: String,
+    dir: TempDir,
 }
 
 impl Fleet {
