@@ -156,12 +156,6 @@ impl Registry {
         Self { name: name.into(), registrar: None, discovery, resilient: false }
     }
 
-    /// The same registry, asked by way of another discovery.
-    #[must_use]
-    pub fn with_discovery(self, discovery: Arc<dyn Discovery>) -> Self {
-        Self { discovery, resilient: false, ..self }
-    }
-
     /// The same registry, asked by way of [`Shared`] and [`Resilient`], as [opened](open) ones are;
     /// a channel does so by itself, and one that is so already stays as it is.
     #[must_use]

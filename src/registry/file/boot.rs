@@ -2,6 +2,13 @@
 
 use std::{fs, sync::OnceLock, time::Duration};
 
+use super::ledger::Now;
+
+/// Both of the below.
+pub(super) fn now() -> Now<'static> {
+    Now { boot: id(), uptime: uptime() }
+}
+
 /// Which boot of which machine this is; none where the system tells none.
 pub(super) fn id() -> Option<&'static str> {
     static ID: OnceLock<Option<String>> = OnceLock::new();

@@ -9,7 +9,6 @@ use std::{
 
 use super::{
     boot,
-    ledger::Now,
     record::{EXTENSION, LeaseRecord, MAX_SIZE, Record, file_name},
     stamp::{self, Stamp},
 };
@@ -220,12 +219,6 @@ impl Record {
             lease.ended = true;
         }
         self
-    }
-}
-
-impl Now<'static> {
-    pub(super) fn read() -> Self {
-        Self { boot: boot::id(), uptime: boot::uptime() }
     }
 }
 

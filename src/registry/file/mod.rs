@@ -9,7 +9,7 @@ mod stamp;
 mod watch;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use self::{
     directory::{Directory, Listing},
-    ledger::{Ledger, Now},
+    ledger::Ledger,
     notice::Notices,
     record::{LeaseRecord, MAX_TTL, Record},
 };
@@ -126,9 +126,13 @@ impl File {
         let now = Instant::now();
         // Forgets those whose turn has come, so that the table stays small.
         swept.retain(|_, at| now - *at < SWEEP_EVERY);
-        let due = !swept.contains_key(service);
-        swept.entry(service.clone()).or_insert(now);
-        due
+        match swept.entry(service.clone()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(now);
+                true
+            }
+        }
     }
 
     /// Writes off the threads that tasks run on, one at a time.
@@ -201,7 +205,7 @@ impl Discovery for File {
             let listing = blocking(move || directory.list(&mut directory::Known::default())).await?;
             let Listing::Records { records, skipped, .. } = listing else { return Ok(Snapshot::default()) };
             let (mut ledger, at) = (Ledger::default(), Instant::now());
-            ledger.take(records, at, Now::read());
+            ledger.take(records, at, boot::now());
             Ok(Snapshot::new(ledger.live(at)).with_skipped(skipped.len()))
         })
     }

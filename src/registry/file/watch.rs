@@ -8,9 +8,9 @@ use tokio::{
 };
 
 use super::{
-    File,
+    File, boot,
     directory::{Directory, Known, Listing},
-    ledger::{Ledger, Now},
+    ledger::Ledger,
 };
 use crate::{
     error::{Error, Result},
@@ -43,7 +43,8 @@ pub(super) struct Follower {
     skipped: BTreeMap<String, String>,
     /// Which directory the system watches for us; none while there is none.
     watched: Option<u64>,
-    changes: u64,
+    /// Whether the directory was ever there.
+    seen: bool,
 }
 
 impl Follower {
@@ -57,7 +58,7 @@ impl Follower {
             ledger: Ledger::default(),
             skipped: BTreeMap::new(),
             watched: None,
-            changes: 0,
+            seen: false,
         }
     }
 
@@ -84,21 +85,17 @@ impl Follower {
         let (directory, mut known) = (self.directory.clone(), std::mem::take(&mut self.known));
         let (file, wake, watched) = (self.file.clone(), self.wake.clone(), self.watched);
         let mut looking = Box::pin(blocking(move || {
-            let look = |known: &mut Known| {
-                let listing = directory.list(known);
-                let identity = match &listing {
-                    Ok(Listing::Records { identity, .. }) => Some(*identity),
-                    _ => None,
-                };
-                (listing, identity)
+            let mut listing = directory.list(&mut known);
+            let identity = match &listing {
+                Ok(Listing::Records { identity, .. }) => Some(*identity),
+                _ => None,
             };
-            let (mut listing, mut identity) = look(&mut known);
             if identity != watched || identity.is_none() {
                 // Where the directory is missing, the one it will be made in can tell of it.
                 let notices = &file.shared.notices;
                 notices.subscribe(if identity.is_some() { directory.path() } else { directory.root() }, &wake);
                 // What changed before that was told to nobody.
-                (listing, identity) = look(&mut known);
+                listing = directory.list(&mut known);
             }
             Ok((listing, identity, known))
         }));
@@ -121,7 +118,7 @@ impl Follower {
         let (records, skipped) = match listing {
             Ok(Listing::Records { records, skipped, .. }) => (records, skipped),
             // A directory that was here and is not: nobody takes one away whose service ended.
-            Ok(Listing::NoService) if self.changes > 0 => {
+            Ok(Listing::NoService) if self.seen => {
                 self.ledger.interrupt();
                 let context = format!("the directory {} is gone", self.directory.path().display());
                 return Update::Unavailable(Error::unavailable(context));
@@ -133,9 +130,9 @@ impl Follower {
             }
         };
         let at = Instant::now();
-        self.ledger.take(records, at, Now::read());
+        self.ledger.take(records, at, boot::now());
         self.tell(&skipped);
-        self.changes += 1;
+        self.seen = true;
         Update::Instances(Snapshot::new(self.ledger.live(at)).with_skipped(skipped.len()))
     }
 
