@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use http::{Request, uri::PathAndQuery};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tonic::transport;
+use tonic::{body::Body, client::GrpcService, transport};
 
 type Call = Arc<
     dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Result<Bytes, Box<dyn Error + Send + Sync>>> + Send>> + Send + Sync,
@@ -66,7 +66,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The ways to call that are compared, each connected.
 async fn ways(server: &Server) -> Result<Vec<(&'static str, Call)>, Box<dyn Error>> {
     let [one, two] = server.addresses() else { return Err("two ports were asked for".into()) };
-    let path = PathAndQuery::from_static(PATH);
     let endpoint = |address| transport::Endpoint::from_shared(format!("http://{address}"));
 
     let channel = callsign::Channel::connect(format!("static://{one},{two}")).await?;
@@ -76,29 +75,9 @@ async fn ways(server: &Server) -> Result<Vec<(&'static str, Call)>, Box<dyn Erro
     tokio::spawn(async move { drop(connection.await) });
 
     let mut ways: Vec<(&'static str, Call)> = Vec::new();
-    let of = path.clone();
-    ways.push((
-        "callsign",
-        Arc::new(move |payload| {
-            let call = unary(channel.clone(), of.clone(), payload);
-            Box::pin(async { Ok(call.await?) })
-        }),
-    ));
-    let of = path.clone();
-    ways.push((
-        "tonic balance_list",
-        Arc::new(move |payload| {
-            let call = unary(list.clone(), of.clone(), payload);
-            Box::pin(async { Ok(call.await?) })
-        }),
-    ));
-    ways.push((
-        "tonic, one endpoint",
-        Arc::new(move |payload| {
-            let call = unary(single.clone(), path.clone(), payload);
-            Box::pin(async { Ok(call.await?) })
-        }),
-    ));
+    ways.push(("callsign", by_channel(channel)));
+    ways.push(("tonic balance_list", by_channel(list)));
+    ways.push(("tonic, one endpoint", by_channel(single)));
     let uri = format!("http://{one}{PATH}");
     ways.push((
         "h2 alone",
@@ -115,6 +94,18 @@ async fn ways(server: &Server) -> Result<Vec<(&'static str, Call)>, Box<dyn Erro
         }),
     ));
     Ok(ways)
+}
+
+/// Calls as generated code does on a channel.
+fn by_channel<C>(channel: C) -> Call
+where
+    C: GrpcService<Body, ResponseBody = Body, Future: Send> + Clone + Send + Sync + 'static,
+    C::Error: Into<Box<dyn Error + Send + Sync>> + Send,
+{
+    Arc::new(move |payload| {
+        let call = unary(channel.clone(), PathAndQuery::from_static(PATH), payload);
+        Box::pin(async { Ok(call.await?) })
+    })
 }
 
 async fn measure(

@@ -48,8 +48,13 @@ impl LoadCell {
     }
 
     fn since_failure(&self, now: Instant) -> Duration {
-        let base = *self.base.get_or_init(|| now);
-        now.saturating_duration_since(base).saturating_sub(Duration::from_micros(self.failed_at.load(Relaxed)))
+        Duration::from_micros(self.micros(now).saturating_sub(self.failed_at.load(Relaxed)))
+    }
+
+    /// The time since `base`, which is the first that this is asked.
+    fn micros(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(*self.base.get_or_init(|| now));
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 
     fn failure(&self, now: Instant) {
@@ -57,9 +62,7 @@ impl LoadCell {
         // Two threads at once may lose one of the two, which is as good.
         let before = if self.since_failure(now) < REMEMBERED { self.failing.load(Relaxed) } else { 0 };
         self.failing.store(before.saturating_add(1), Relaxed);
-        let base = *self.base.get_or_init(|| now);
-        let at = now.saturating_duration_since(base).as_micros();
-        self.failed_at.store(u64::try_from(at).unwrap_or(u64::MAX), Relaxed);
+        self.failed_at.store(self.micros(now), Relaxed);
     }
 
     fn success(&self) {

@@ -113,6 +113,9 @@ impl Keeper {
         self.backoff.reset();
         self.observer.on_event(&Event::Registered { instance: lease.instance() });
         self.states.send_replace(RegistrationState::Registered);
+        let lost = |observer: &dyn Observer, error| {
+            observer.on_event(&Event::LeaseLost { service: lease.service(), id: lease.id(), error });
+        };
         let interval = lease.ttl() / 3;
         let mut renewed = Instant::now();
         let mut next = renewed + interval;
@@ -123,8 +126,7 @@ impl Keeper {
             }
             let asked = Instant::now();
             let answer = within(interval, "renew", self.registrar.renew(lease)).await;
-            let (now, lost) =
-                (Instant::now(), Event::LeaseLost { service: lease.service(), id: lease.id(), error: None });
+            let now = Instant::now();
             match answer {
                 Ok(Renewal::Kept) => {
                     (renewed, next) = (asked, asked + interval);
@@ -133,11 +135,8 @@ impl Keeper {
                         self.states.send_replace(RegistrationState::Registered);
                     }
                 }
-                Ok(Renewal::Lost) => return self.observer.on_event(&lost),
-                Err(error) if now >= renewed + lease.ttl() => {
-                    let (service, id) = (lease.service(), lease.id());
-                    return self.observer.on_event(&Event::LeaseLost { service, id, error: Some(&error) });
-                }
+                Ok(Renewal::Lost) => return lost(&*self.observer, None),
+                Err(error) if now >= renewed + lease.ttl() => return lost(&*self.observer, Some(&error)),
                 Err(error) => {
                     self.states.send_replace(RegistrationState::Degraded(error));
                     next = (now + self.backoff.next(&mut self.rng).min(interval)).min(renewed + lease.ttl()).max(now);
