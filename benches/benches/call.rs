@@ -1,153 +1,116 @@
-//! What one unary call costs the client: CPU and allocations, beside tonic's channels and bare h2.
+//! What a call costs the client, beside the other clients there are.
 //!
-//! `cargo bench -p callsign-bench --bench call`; with `-- --brief` only to see that it works.
-//! Each reply is checked. All take turns within one run; what counts is the median of the rounds.
+//! `cargo bench -p callsign-bench --bench call`; with `-- --brief` only to see that it works; with
+//! `-- WORKLOAD` only the workloads whose name contains it. Each reply is checked. All clients take
+//! turns within one run; what counts is the median of the rounds, and of the rounds' ratios.
 
-use std::{collections::BTreeMap, error::Error, fs, future::Future, path::Path, pin::Pin, sync::Arc, time::Instant};
+use std::error::Error;
 
-use bytes::Bytes;
 use callsign_bench::{
-    counter::Used,
+    clients::{BALANCE_LIST, CALLSIGN, CALLSIGN_SMALL, Client, H2, HYPER, TONIC, plaintext},
     echo::{SERVE, Server, serve},
-    raw::{on_h2, unary},
+    raw::Shape,
+    table::{
+        Bound::{AtLeast, AtMost},
+        Marks, Measured, Workload, measure, write,
+    },
 };
-use futures_util::future::join_all;
-use http::{Request, uri::PathAndQuery};
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tonic::{body::Body, client::GrpcService, transport};
+use tokio::runtime::{Builder, Runtime};
 
-type Call = Arc<
-    dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Result<Bytes, Box<dyn Error + Send + Sync>>> + Send>> + Send + Sync,
->;
+const ENDPOINTS: usize = 8;
+const UNARY: &str = "unary 100 B";
 
-const PATH: &str = "/echo.v1.Echo/Unary";
+fn workloads() -> Vec<Workload> {
+    let small = Shape::new(100, 1);
+    let unary = |concurrency, calls| Workload::new(UNARY, small, concurrency, calls);
+    let mut all = vec![unary(1, 1_500), unary(64, 12_800), unary(512, 15_360)];
+    let both = all.clone();
+    all.extend(both.into_iter().map(|mut workload| {
+        workload.workers = 2;
+        workload
+    }));
+    all.extend([
+        Workload::new("unary 64 KiB", Shape::new(64 << 10, 1), 16, 480),
+        Workload::new("unary 1 MiB", Shape::new(1 << 20, 1), 8, 48),
+        Workload::new("stream of 1,000", Shape::new(100, 1_000), 8, 48),
+    ]);
+    all
+}
 
-/// A message of this many bytes, each call another.
-const PAYLOAD: usize = 100;
-
-struct Plan {
-    rounds: usize,
-    calls: usize,
-    in_flight: usize,
+fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    match workers {
+        1 => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().worker_threads(workers).enable_all().build(),
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<_> = std::env::args().collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let args: Vec<_> = std::env::args().skip(1).collect();
     if let Some(at) = args.iter().position(|arg| arg == SERVE) {
         let ports = args.get(at + 1).ok_or("how many ports?")?.parse()?;
-        return runtime.block_on(serve(ports));
+        return runtime(1)?.block_on(serve(ports));
     }
     let brief = args.iter().any(|arg| arg == "--brief");
-    let server = Server::start(2)?;
-    let calls = runtime.block_on(ways(&server))?;
-    let mut report = BTreeMap::new();
-    for in_flight in [1, 64] {
-        let plan = Plan { rounds: if brief { 2 } else { 15 }, calls: if brief { 256 } else { 6_400 }, in_flight };
-        println!("\n{in_flight} in flight, {} rounds of {} calls, {PAYLOAD} bytes", plan.rounds, plan.calls);
-        println!("{:<26}{:>12}{:>12}{:>12}{:>12}", "", "CPU µs", "allocations", "bytes", "calls/s");
-        let medians = runtime.block_on(measure(&calls, &plan))?;
-        for (name, [cpu, allocations, bytes, rate]) in &medians {
-            println!("{name:<26}{cpu:>12.2}{allocations:>12.1}{bytes:>12.0}{rate:>12.0}");
-        }
-        let rows = medians.into_iter().map(|(name, [cpu, allocations, bytes, rate])| {
-            let row = json!({ "cpu_us": cpu, "allocations": allocations, "bytes": bytes, "calls_per_s": rate });
-            (name.to_owned(), row)
-        });
-        report.insert(format!("{in_flight} in flight"), Value::Object(rows.collect()));
-    }
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    fs::create_dir_all(&directory)?;
-    fs::write(directory.join("call.json"), serde_json::to_string_pretty(&report)?)?;
-    Ok(())
-}
-
-/// The ways to call that are compared, each connected.
-async fn ways(server: &Server) -> Result<Vec<(&'static str, Call)>, Box<dyn Error>> {
-    let [one, two] = server.addresses() else { return Err("two ports were asked for".into()) };
-    let endpoint = |address| transport::Endpoint::from_shared(format!("http://{address}"));
-
-    let channel = callsign::Channel::connect(format!("static://{one},{two}")).await?;
-    let list = transport::Channel::balance_list([endpoint(one)?, endpoint(two)?].into_iter());
-    let single = endpoint(one)?.connect().await?;
-    let (h2, connection) = h2::client::handshake(TcpStream::connect(one).await?).await?;
-    tokio::spawn(async move { drop(connection.await) });
-
-    let mut ways: Vec<(&'static str, Call)> = Vec::new();
-    ways.push(("callsign", by_channel(channel)));
-    ways.push(("tonic balance_list", by_channel(list)));
-    ways.push(("tonic, one endpoint", by_channel(single)));
-    let uri = format!("http://{one}{PATH}");
-    ways.push((
-        "h2 alone",
-        Arc::new(move |payload| {
-            let (h2, uri) = (h2.clone(), uri.clone());
-            Box::pin(async move {
-                let request = Request::post(uri)
-                    .version(http::Version::HTTP_2)
-                    .header("content-type", "application/grpc")
-                    .header("te", "trailers")
-                    .body(())?;
-                Ok(on_h2(&h2, request, payload).await?)
-            })
-        }),
-    ));
-    Ok(ways)
-}
-
-/// Calls as generated code does on a channel.
-fn by_channel<C>(channel: C) -> Call
-where
-    C: GrpcService<Body, ResponseBody = Body, Future: Send> + Clone + Send + Sync + 'static,
-    C::Error: Into<Box<dyn Error + Send + Sync>> + Send,
-{
-    Arc::new(move |payload| {
-        let call = unary(channel.clone(), PathAndQuery::from_static(PATH), payload);
-        Box::pin(async { Ok(call.await?) })
-    })
-}
-
-async fn measure(
-    ways: &[(&'static str, Call)],
-    plan: &Plan,
-) -> Result<BTreeMap<&'static str, [f64; 4]>, Box<dyn Error>> {
-    let mut all: BTreeMap<_, Vec<[f64; 4]>> = BTreeMap::new();
-    // The first round warms up.
-    for round in 0..=plan.rounds {
-        for (name, call) in ways {
-            let (begun, before) = (Instant::now(), Used::now());
-            run(call, plan).await.map_err(|error| format!("{name}: {error}"))?;
-            let [cpu, allocations, bytes] = Used::now().per_call(before, plan.calls);
-            let rate = plan.calls as f64 / begun.elapsed().as_secs_f64();
-            if round > 0 {
-                all.entry(*name).or_default().push([cpu, allocations, bytes, rate]);
+    let only = args.iter().find(|arg| !arg.starts_with("--"));
+    let server = Server::start(ENDPOINTS)?;
+    let mut measured = Vec::new();
+    for workers in [1, 2] {
+        let runtime = runtime(workers)?;
+        let clients: Vec<Client> = runtime.block_on(plaintext(&server)).map_err(|error| error.to_string())?;
+        for mut workload in workloads() {
+            if workload.workers != workers || only.is_some_and(|only| !workload.name.contains(only)) {
+                continue;
             }
+            let mut rounds = 9;
+            if brief {
+                (rounds, workload.calls) = (1, workload.concurrency * 2);
+            }
+            let one = runtime.block_on(measure(&clients, workload, rounds))?;
+            one.print();
+            measured.push((workload, one));
         }
     }
-    let median = |rounds: &Vec<[f64; 4]>, column: usize| {
-        let mut values: Vec<_> = rounds.iter().map(|round| round[column]).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+    println!();
+    let mut rows: Vec<_> = measured.iter().flat_map(|(_, one)| one.rows()).collect();
+    rows.extend(marks(&measured).rows());
+    write("call.json", &rows)
+}
+
+/// The ratios that this crate holds itself to.
+fn marks(measured: &[(Workload, Measured)]) -> Marks {
+    let mut marks = Marks::default();
+    let find = |name: &str, concurrency, workers| {
+        let is = |workload: &Workload| {
+            workload.name == name && workload.concurrency == concurrency && workload.workers == workers
+        };
+        measured.iter().find(|(workload, _)| is(workload)).map(|(_, one)| one)
     };
-    Ok(all.iter().map(|(name, rounds)| (*name, [0, 1, 2, 3].map(|column| median(rounds, column)))).collect())
-}
-
-/// Makes all calls of a round, and checks each reply.
-async fn run(call: &Call, plan: &Plan) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let callers = (0..plan.in_flight).map(|caller| {
-        let (call, calls) = (call.clone(), plan.calls / plan.in_flight);
-        tokio::spawn(async move {
-            for n in 0..calls {
-                let mut payload = vec![0; PAYLOAD];
-                payload[..8].copy_from_slice(&((caller * calls + n) as u64).to_le_bytes());
-                let payload = Bytes::from(payload);
-                if call(payload.clone()).await? != payload {
-                    return Err("a reply is not what was sent".into());
-                }
-            }
-            Ok(())
-        })
-    });
-    join_all(callers).await.into_iter().try_for_each(|caller| caller?)
+    if let Some(one) = find(UNARY, 64, 1) {
+        let cpu = |other| one.ratio(CALLSIGN, other, |round| round.cpu_us);
+        marks.note("CPU a call to balance_list's, 64 in flight", cpu(BALANCE_LIST), AtMost(0.60), Some(AtMost(0.45)));
+        marks.note("CPU a call to bare hyper's, 64 in flight", cpu(HYPER), AtMost(0.95), None);
+        let small = one.ratio(CALLSIGN_SMALL, H2, |round| round.cpu_us);
+        marks.note("CPU a call to bare h2's, 64, small buffers", small, AtMost(f64::INFINITY), Some(AtMost(1.25)));
+        marks.note("allocations a call", one.median(CALLSIGN, |round| round.allocs), AtMost(23.0), Some(AtMost(20.0)));
+        marks.note("bytes allocated a call", one.median(CALLSIGN, |round| round.alloc_bytes), AtMost(20e3), None);
+        let small = one.median(CALLSIGN_SMALL, |round| round.alloc_bytes);
+        marks.note("bytes allocated a call, small buffers", small, AtMost(20e3), Some(AtMost(3.5e3)));
+    }
+    let rates = [(1, 1, 1.2, None), (64, 1, 1.8, Some(2.3)), (512, 1, 1.9, Some(2.3)), (64, 2, 1.9, Some(2.5))];
+    for (concurrency, workers, must, stretch) in rates {
+        let Some(one) = find(UNARY, concurrency, workers) else { continue };
+        let what = format!("RPC/s to balance_list's, {concurrency} in flight, {workers} threads");
+        let ratio = one.ratio(CALLSIGN, BALANCE_LIST, |round| round.rps);
+        marks.note(&what, ratio, AtLeast(must), stretch.map(AtLeast));
+    }
+    if let Some(one) = find(UNARY, 1, 1) {
+        let p50 = one.ratio(CALLSIGN, BALANCE_LIST, |round| round.p50_us);
+        marks.note("p50 to balance_list's, 1 in flight", p50, AtMost(0.85), Some(AtMost(0.80)));
+    }
+    for (workload, one) in measured.iter().filter(|(workload, _)| workload.name != UNARY) {
+        let what = format!("RPC/s to tonic Channel's, {}", workload.name);
+        let ratio = one.ratio(CALLSIGN, TONIC, |round| round.rps);
+        marks.note(&what, ratio, AtLeast(1.0), Some(AtLeast(1.2)));
+    }
+    marks
 }

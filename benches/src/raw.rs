@@ -1,18 +1,66 @@
-//! Calls without generated code: bytes as they are, on any channel, or on h2 itself.
+//! Calls without generated code: bytes as they are, on any channel, or on HTTP/2 itself.
 
-use bytes::{Buf, BufMut, Bytes};
+use std::error::Error;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{Request, uri::PathAndQuery};
 use tonic::{
     Status,
     body::Body,
     client::{Grpc, GrpcService},
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// Bytes in, bytes out.
+/// What a call fails with.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// One kind of call: how large a message is sent, and how often it comes back.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Shape {
+    /// Bytes of a message, at least 12.
+    pub bytes: usize,
+    /// How many messages answer.
+    pub replies: u32,
+}
+
+impl Shape {
+    /// A call of this shape.
+    #[must_use]
+    pub fn new(bytes: usize, replies: u32) -> Self {
+        Self { bytes, replies }
+    }
+
+    /// A message that is like no other call's.
+    #[must_use]
+    pub fn message(self, number: usize) -> Bytes {
+        let mut message = BytesMut::zeroed(self.bytes.max(12));
+        message[..4].copy_from_slice(&self.replies.to_be_bytes());
+        message[4..12].copy_from_slice(&(number as u64).to_be_bytes());
+        let last = message.len() - 1;
+        message[last] = number as u8;
+        message.freeze()
+    }
+}
+
+/// Bytes in, bytes out, through buffers of tonic's default size or a smaller one to begin with.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
-pub struct Raw;
+pub struct Raw {
+    small: bool,
+}
+
+impl Raw {
+    /// A codec whose buffers begin with 256 bytes, and grow.
+    #[must_use]
+    pub fn small() -> Self {
+        Self { small: true }
+    }
+
+    fn settings(self) -> BufferSettings {
+        if self.small { BufferSettings::new(256, 32 << 10) } else { BufferSettings::default() }
+    }
+}
 
 impl Codec for Raw {
     type Encode = Bytes;
@@ -34,8 +82,13 @@ impl Encoder for Raw {
     type Error = Status;
 
     fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.reserve(item.len());
         to.put(item);
         Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.settings()
     }
 }
 
@@ -46,49 +99,161 @@ impl Decoder for Raw {
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(from.copy_to_bytes(from.remaining())))
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.settings()
+    }
 }
 
-/// One unary call on a channel, as generated code makes it.
+const PATH: PathAndQuery = PathAndQuery::from_static("/echo.v1.Echo/Call");
+
+/// One call on a channel, as generated code makes it; each reply is checked.
 ///
 /// # Errors
 ///
-/// Whatever the call fails with.
-pub async fn unary<C>(channel: C, path: PathAndQuery, payload: Bytes) -> Result<Bytes, Status>
+/// Whatever the call fails with, or that a reply is not what was sent.
+pub async fn on_channel<C>(channel: C, codec: Raw, shape: Shape, message: Bytes) -> Result<(), BoxError>
 where
     C: GrpcService<Body>,
-    C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    C::Error: Into<BoxError>,
     C::ResponseBody: tonic::codegen::Body<Data = Bytes> + Send + 'static,
-    <C::ResponseBody as tonic::codegen::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    <C::ResponseBody as tonic::codegen::Body>::Error: Into<BoxError> + Send,
 {
-    let mut grpc = Grpc::new(channel);
-    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-    Ok(grpc.unary(tonic::Request::new(payload), path, Raw).await?.into_inner())
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(64 << 20);
+    grpc.ready().await.map_err(Into::into)?;
+    let request = tonic::Request::new(message.clone());
+    if shape.replies == 1 {
+        let reply = grpc.unary(request, PATH, codec).await?.into_inner();
+        return check(reply == message);
+    }
+    let mut replies = grpc.server_streaming(request, PATH, codec).await?.into_inner();
+    let mut count = 0;
+    while let Some(reply) = replies.message().await? {
+        check(reply == message)?;
+        count += 1;
+    }
+    check(count == shape.replies)
 }
 
-/// One unary call on h2 itself: the least that a client could do.
+fn check(right: bool) -> Result<(), BoxError> {
+    if right { Ok(()) } else { Err("a reply is not what was sent".into()) }
+}
+
+/// The request of a call on HTTP/2 itself, its head as tonic makes it.
 ///
 /// # Errors
 ///
-/// Whatever the connection fails with.
+/// If the authority is none.
+pub fn request<B>(authority: &str, body: B) -> Result<Request<B>, BoxError> {
+    let request = Request::post(format!("http://{authority}{PATH}"))
+        .version(http::Version::HTTP_2)
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .header("user-agent", "bare/1")
+        .body(body)?;
+    Ok(request)
+}
+
+/// A message in gRPC's framing.
+#[must_use]
+pub fn framed(message: &Bytes) -> Bytes {
+    let mut frame = BytesMut::with_capacity(5 + message.len());
+    frame.put_u8(0);
+    frame.put_u32(message.len() as u32);
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// Checks a reply as its pieces come.
+#[derive(Debug)]
+pub struct Replies {
+    want: Bytes,
+    seen: BytesMut,
+    left: u32,
+}
+
+impl Replies {
+    /// Wants this framed message so often.
+    #[must_use]
+    pub fn new(want: Bytes, replies: u32) -> Self {
+        Self { want, seen: BytesMut::new(), left: replies }
+    }
+
+    /// Takes in a piece.
+    ///
+    /// # Errors
+    ///
+    /// If it is not what was sent.
+    pub fn take(&mut self, piece: &[u8]) -> Result<(), BoxError> {
+        if self.seen.is_empty() && piece == self.want {
+            self.left = self.left.checked_sub(1).ok_or("too many replies")?;
+            return Ok(());
+        }
+        self.seen.extend_from_slice(piece);
+        while self.seen.len() >= self.want.len() {
+            check(self.seen[..self.want.len()] == self.want)?;
+            self.seen.advance(self.want.len());
+            self.left = self.left.checked_sub(1).ok_or("too many replies")?;
+        }
+        Ok(())
+    }
+
+    /// Ends the reply.
+    ///
+    /// # Errors
+    ///
+    /// If something is missing.
+    pub fn end(&self) -> Result<(), BoxError> {
+        check(self.left == 0 && self.seen.is_empty())
+    }
+}
+
+/// One call on h2 itself: the least that a client could do.
+///
+/// # Errors
+///
+/// Whatever the connection fails with, or that a reply is not what was sent.
 pub async fn on_h2(
     connection: &h2::client::SendRequest<Bytes>,
-    request: Request<()>,
-    payload: Bytes,
-) -> Result<Bytes, h2::Error> {
+    authority: &str,
+    shape: Shape,
+    message: Bytes,
+) -> Result<(), BoxError> {
     let mut ready = connection.clone().ready().await?;
-    let (response, mut send) = ready.send_request(request, false)?;
-    let mut frame = Vec::with_capacity(5 + payload.len());
-    frame.put_u8(0);
-    frame.put_u32(payload.len() as u32);
-    frame.put(payload);
-    send.send_data(frame.into(), true)?;
+    let (response, mut send) = ready.send_request(request(authority, ())?, false)?;
+    let frame = framed(&message);
+    let mut replies = Replies::new(frame.clone(), shape.replies);
+    send.send_data(frame, true)?;
     let mut body = response.await?.into_body();
-    let mut reply = Vec::new();
     while let Some(data) = body.data().await {
         let data = data?;
         body.flow_control().release_capacity(data.len())?;
-        reply.extend_from_slice(&data);
+        replies.take(&data)?;
     }
     body.trailers().await?;
-    Ok(Bytes::from(reply).slice(5..))
+    replies.end()
+}
+
+/// One call on hyper itself, its body encoded beforehand.
+///
+/// # Errors
+///
+/// Whatever the connection fails with, or that a reply is not what was sent.
+pub async fn on_hyper(
+    connection: &hyper::client::conn::http2::SendRequest<http_body_util::Full<Bytes>>,
+    authority: &str,
+    shape: Shape,
+    message: Bytes,
+) -> Result<(), BoxError> {
+    use http_body_util::BodyExt;
+    let frame = framed(&message);
+    let mut replies = Replies::new(frame.clone(), shape.replies);
+    let request = request(authority, http_body_util::Full::new(frame))?;
+    let mut body = connection.clone().send_request(request).await?.into_body();
+    while let Some(piece) = body.frame().await {
+        if let Ok(data) = piece?.into_data() {
+            replies.take(&data)?;
+        }
+    }
+    replies.end()
 }
