@@ -292,22 +292,26 @@ fn outside_a_runtime_it_is_an_error_not_a_panic() {
     assert!(error.kind() == Kind::InvalidInput && error.to_string().contains("Tokio runtime"), "{error:#}");
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_unix_socket_is_an_address() {
-    let path = std::env::temp_dir().join(format!("callsign-{}.sock", std::process::id()));
-    let _ = std::fs::remove_file(&path);
-    let listener = tokio::net::UnixListener::bind(&path).unwrap();
-    let server = tonic::transport::Server::builder().add_service(support::echo::Echo::new("unix"));
-    tokio::spawn(server.serve_with_incoming(tokio_stream::wrappers::UnixListenerStream::new(listener)));
-    let address = Address::unix(path.to_str().unwrap()).unwrap();
-    let instance = ServiceInstance::builder("echo", "u").unwrap().address(address.clone()).build().unwrap();
-    let insert = Change::Insert(1, Endpoint::new(address.into(), instance));
-    let discover = stream::iter([Ok::<_, Infallible>(insert)]);
-    let channel = Channel::builder("echo").discover(discover).connect().await.unwrap();
-    let reply = EchoClient::new(channel).unary(payload(b"")).await.unwrap().into_inner();
-    std::fs::remove_file(&path).unwrap();
-    assert_eq!(reply.server, "unix");
+async fn unix_sockets_are_addresses_by_path_and_abstract() {
+    use std::os::{linux::net::SocketAddrExt, unix::net};
+    let dir = support::dir::TempDir::new();
+    let path = dir.path().join("echo.sock").display().to_string();
+    let name = format!("callsign-test-{}", std::process::id());
+    let by_path = net::UnixListener::bind(&path).unwrap();
+    let by_name = net::UnixListener::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    for (listener, address) in [(by_path, path), (by_name, format!("@{name}"))] {
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+        let server = tonic::transport::Server::builder().add_service(support::echo::Echo::new("unix"));
+        tokio::spawn(server.serve_with_incoming(tokio_stream::wrappers::UnixListenerStream::new(listener)));
+        let address: Address = format!("unix://{address}").parse().unwrap();
+        let instance = ServiceInstance::builder("echo", "u").unwrap().address(address.clone()).build().unwrap();
+        let channel = Channel::builder("echo").endpoints([Endpoint::new(address.into(), instance)]);
+        let reply = EchoClient::new(channel.connect().await.unwrap()).unary(payload(b"")).await.unwrap();
+        assert_eq!(reply.into_inner().server, "unix");
+    }
 }
 
 /// tower's metrics take an endpoint that fails fast for the fastest, and give it twice its share.

@@ -9,63 +9,52 @@ use std::{
 };
 
 use futures_util::stream;
-use http::{HeaderValue, uri::Authority};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::{runtime::RuntimeFlavor, time::timeout};
 use tower::discover::{Change, Discover};
 
 use super::{
-    Channel,
-    call::Calls,
     connect::{Connector, TcpConnector},
-    pool::{Pool, PoolConfig},
-    published::{PickerCell, Published},
     source::{Discovered, Source},
-    transport::Dialer,
+    transport::Keepalive,
 };
 use crate::{
     balance::Policy,
     endpoint::Endpoint,
-    error::{Error, Kind, Result},
-    filter::Filters,
-    instance::ServiceName,
     observe::{self, Observer},
     registry::{Registry, Schemes, default_schemes},
-    resolver::Resolver,
-    target::Target,
-    util::{
-        backoff::BackoffConfig,
-        rng::{Draws, Rng},
-        task,
-    },
+    util::backoff::BackoffConfig,
 };
 
 /// Builds a [`Channel`].
 ///
-/// What the [target](Target) itself says of policy, filters and timeouts goes before what is set
+/// What the [target](crate::Target) itself says of policy, filters and timeouts goes before what is set
 /// here: it can be changed without building the program anew.
 #[derive(Debug)]
 #[must_use]
 pub struct ChannelBuilder {
-    target: String,
-    from: From,
-    policy: Policy,
-    connector: Arc<dyn Connector>,
-    connect_timeout: Duration,
-    ready_timeout: Duration,
-    timeout: Option<Duration>,
-    patience: Duration,
-    wait_for_ready: bool,
-    user_agent: Option<String>,
-    authority: Option<String>,
-    observer: Arc<dyn Observer>,
-    backoff: BackoffConfig,
-    max_dials: usize,
-    seed: Option<u64>,
+    pub(super) target: String,
+    pub(super) from: From,
+    pub(super) policy: Policy,
+    pub(super) connector: Arc<dyn Connector>,
+    pub(super) connect_timeout: Duration,
+    pub(super) ready_timeout: Duration,
+    pub(super) timeout: Option<Duration>,
+    pub(super) patience: Duration,
+    pub(super) wait_for_ready: bool,
+    pub(super) user_agent: Option<String>,
+    pub(super) authority: Option<String>,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) backoff: BackoffConfig,
+    pub(super) max_dials: usize,
+    pub(super) connections_per_endpoint: usize,
+    pub(super) idle_timeout: Duration,
+    pub(super) keepalive: Keepalive,
+    pub(super) max_stream_window: u32,
+    pub(super) max_metadata: u32,
+    pub(super) seed: Option<u64>,
 }
 
 /// Where the endpoints come from.
-enum From {
+pub(super) enum From {
     Target(Schemes),
     Registry(Registry),
     Discover(Box<dyn Source>),
@@ -87,7 +76,7 @@ impl ChannelBuilder {
             target,
             from: From::Target(default_schemes().clone()),
             policy: Policy::default(),
-            connector: Arc::new(TcpConnector),
+            connector: Arc::new(TcpConnector::new()),
             connect_timeout: Duration::from_secs(5),
             ready_timeout: Duration::from_secs(10),
             timeout: None,
@@ -98,6 +87,11 @@ impl ChannelBuilder {
             observer: observe::default_observer(),
             backoff: BackoffConfig::default(),
             max_dials: 32,
+            connections_per_endpoint: 4,
+            idle_timeout: Duration::from_secs(30 * 60),
+            keepalive: Keepalive::default(),
+            max_stream_window: 16 << 20,
+            max_metadata: 64 << 10,
             seed: None,
         }
     }
@@ -212,116 +206,49 @@ impl ChannelBuilder {
         self
     }
 
+    /// Sets how many connections to one endpoint there may be, at least 1. Default 4.
+    ///
+    /// There is one, until as many calls are open on it as the server lets a connection carry
+    /// (MAX_CONCURRENT_STREAMS); then another is made. A call that finds all of them full goes to
+    /// another endpoint, and where these are full too it waits its turn.
+    pub fn connections_per_endpoint(mut self, connections: usize) -> Self {
+        self.connections_per_endpoint = connections.max(1);
+        self
+    }
+
+    /// Sets after how long without a call the channel lets its connections go, until the next call;
+    /// zero for never. Default 30 min.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// Sets how a server that says nothing is asked whether it is there. Default: see [`Keepalive`].
+    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
+        self.keepalive = keepalive;
+        self
+    }
+
+    /// Sets how many bytes of one response may wait unread in this process, at most. Default 16 MiB.
+    ///
+    /// A stream begins with 1 MiB; the window grows to twice what is under way between server and
+    /// client, so that a stream over a long way is as fast as the way is wide.
+    pub fn max_stream_window(mut self, bytes: u32) -> Self {
+        self.max_stream_window = bytes.clamp(1 << 16, i32::MAX as u32);
+        self
+    }
+
+    /// Sets how many bytes a response's metadata may have, at its beginning and at its end, 32 more
+    /// for each entry counted in. Default 64 KiB. A response with more fails.
+    pub fn max_metadata(mut self, bytes: u32) -> Self {
+        self.max_metadata = bytes;
+        self
+    }
+
     /// Sets what the channel's random choices come from, so that they can be repeated. Default:
     /// the operating system's randomness.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
-
-    /// Makes the channel and waits for a first ready endpoint.
-    ///
-    /// # Errors
-    ///
-    /// See [`Channel::connect`].
-    pub async fn connect(self) -> Result<Channel> {
-        let (bound, wait) = (self.ready_timeout, self.connect_lazy()?);
-        let ready = wait.calls.cell.wait_for(|state| matches!(**state, Published::Ready { .. }).then_some(()));
-        if timeout(bound, ready).await.is_ok() {
-            return Ok(wait);
-        }
-        let context = format!("{}: waited {bound:.1?} for a first ready endpoint", wait.calls.service);
-        Err(match &**wait.calls.cell.load() {
-            Published::Ready { .. } => return Ok(wait.clone()),
-            Published::Waiting(why) | Published::Failing(why) => {
-                Error::with_source(Kind::Unavailable, context, why.clone())
-            }
-        })
-    }
-
-    /// Makes the channel, which connects in the background.
-    ///
-    /// # Errors
-    ///
-    /// See [`Channel::connect_lazy`].
-    pub fn connect_lazy(self) -> Result<Channel> {
-        let runtime = task::require_runtime("a channel")?;
-        let seed = self.seed.unwrap_or_else(|| Rng::from_entropy().next_u64());
-        let target = parse(&self.target, &self.from)?;
-        let service = target.service().clone();
-        let filters = Filters::from(&target);
-        let resolve = |registry: Registry| -> Box<dyn Source> {
-            let connector = self.connector.clone();
-            let resolver = Resolver::new(service.clone(), registry.discovery().watch(&service))
-                .with_filters(filters)
-                .with_carrier(move |address| connector.carries(address))
-                .with_observer(self.observer.clone())
-                .with_seed(seed);
-            Box::new(resolver)
-        };
-        let policy = target.policy().map_or(Ok(self.policy), str::parse)?;
-        let source = match self.from {
-            From::Target(schemes) => resolve(schemes.open(target.registry())?),
-            From::Registry(registry) => resolve(registry.resilient_telling(self.observer.clone())),
-            From::Discover(source) => source,
-        };
-        let calls = Arc::new(Calls {
-            authority: authority(self.authority.as_deref(), &service)?,
-            user_agent: user_agent(self.user_agent.as_deref())?,
-            timeout: target.timeout().or(self.timeout),
-            patience: self.patience,
-            wait_for_ready: self.wait_for_ready,
-            draws: Draws::new(self.seed),
-            cell: PickerCell::new(Published::Waiting(Error::unavailable("the channel has just begun"))),
-            service,
-        });
-        let pool = Pool::new(PoolConfig {
-            calls: calls.clone(),
-            source,
-            balancer: policy.balancer(seed),
-            dialer: Dialer {
-                connector: self.connector,
-                timeout: target.connect_timeout().unwrap_or(self.connect_timeout),
-                coalesce: runtime.runtime_flavor() == RuntimeFlavor::MultiThread,
-            },
-            max_dials: self.max_dials,
-            backoff: self.backoff,
-            observer: self.observer,
-            seed,
-        });
-        Ok(Channel { calls, _pool: task::spawn(pool.run()) })
-    }
-}
-
-/// Reads what is called; where the registry is known, its service's name is enough.
-fn parse(target: &str, from: &From) -> Result<Target> {
-    if matches!(from, From::Target(_)) || target.contains("://") {
-        return target.parse();
-    }
-    let target: Target = format!("registry:///{target}").parse()?;
-    target.registry().expect_params(&[])?;
-    Ok(target)
-}
-
-fn authority(set: Option<&str>, service: &ServiceName) -> Result<Authority> {
-    match set {
-        Some(set) => set.parse().map_err(|source| {
-            Error::with_source(Kind::InvalidInput, format!("{set:?} cannot be an :authority"), source)
-        }),
-        None => service.as_str().parse().or_else(|_| {
-            let encoded = utf8_percent_encode(service.as_str(), NON_ALPHANUMERIC).to_string();
-            encoded.parse().map_err(|source| {
-                Error::with_source(Kind::InvalidInput, format!("{service} cannot be an :authority; set one"), source)
-            })
-        }),
-    }
-}
-
-/// The application's name, then the library's, as gRPC orders them.
-fn user_agent(application: Option<&str>) -> Result<HeaderValue> {
-    const OWN: &str = concat!("grpc-rust-callsign/", env!("CARGO_PKG_VERSION"));
-    let Some(application) = application else { return Ok(HeaderValue::from_static(OWN)) };
-    HeaderValue::try_from(format!("{application} {OWN}")).map_err(|source| {
-        Error::with_source(Kind::InvalidInput, format!("{application:?} cannot be a user agent"), source)
-    })
 }

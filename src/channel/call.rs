@@ -13,16 +13,18 @@ use tonic::{Status, body::Body};
 
 use super::{
     CallOptions,
+    idle::Use,
+    line::Line,
     published::{PickerCell, Published},
     timeout,
-    transport::{Connection, Exchange, Failure, InFlight, Outgoing, ResponseBody},
+    transport::{Exchange, Failure, InFlight, Outgoing, ResponseBody, Stream},
 };
 use crate::{
-    balance::{Node, Pick, PickInfo},
+    balance::{Pick, PickInfo},
     endpoint::Endpoint,
     error::{Error, Kind},
     instance::ServiceName,
-    load::{CallGuard, Outcome},
+    load::{CallGuard, LoadCell, Outcome},
     util::{rng::Draws, task},
 };
 
@@ -39,6 +41,8 @@ pub(super) struct Calls {
     pub(super) wait_for_ready: bool,
     pub(super) draws: Draws,
     pub(super) cell: PickerCell,
+    pub(super) line: Arc<Line>,
+    pub(super) used: Use,
 }
 
 /// Who serves a call, for its errors.
@@ -58,65 +62,72 @@ impl Served {
     }
 }
 
-/// A picked endpoint, the call counted in.
+/// A picked endpoint, the call counted in, with a stream to it.
 struct Picked {
     served: Served,
     guard: CallGuard,
-    connection: Connection,
+    stream: Stream,
 }
 
-/// Connections that turned the call away.
-#[derive(Default)]
-struct Tried {
-    /// They take nothing any more.
-    dead: Vec<Connection>,
-    /// It took nothing just now: go elsewhere if there is an elsewhere.
-    refused: Option<Connection>,
+/// What a look for an endpoint finds.
+enum Look {
+    Picked(Picked),
+    Failed(Status),
+    /// Nothing, until something else is published.
+    NotReady,
+    /// Endpoints, but every stream to them is taken.
+    Full,
 }
 
-impl Tried {
-    fn positions(&self, ready: &[Connection]) -> Vec<usize> {
-        let at = |tried: &Connection| ready.iter().position(|ready| ready.is(tried));
-        let mut positions: Vec<_> = self.dead.iter().filter_map(at).collect();
-        positions.extend(self.refused.as_ref().and_then(at).filter(|_| positions.len() + 1 < ready.len()));
-        positions
-    }
-}
+/// So many endpoints are asked for a stream before a call waits for one.
+const ASKED: usize = 16;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 impl Calls {
+    /// Waits until an endpoint is ready, whatever happens.
+    pub(super) async fn ready(&self) {
+        let look = |published: &Arc<Published>| match **published {
+            Published::Ready { .. } => Some(()),
+            Published::Idle => {
+                self.used.wake();
+                None
+            }
+            Published::Waiting(_) | Published::Failing(_) => None,
+        };
+        self.cell.wait_for(look).await;
+    }
+
     /// Carries out a call up to the response's head.
     pub(super) async fn call(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (mut head, body) = request.into_parts();
         let begun = Instant::now();
+        self.used.begin();
         let deadline = self.deadline(&mut head.headers, begun)?;
         self.complete(&mut head);
 
         let mut body = Outgoing::new(body);
-        let mut tried = Tried::default();
+        // It refused the call: go elsewhere if there is an elsewhere.
+        let mut refused: Option<Arc<LoadCell>> = None;
         loop {
-            let picked = self.pick(&head, begun, deadline, &tried).await?;
+            let picked = self.pick(&head, begun, deadline, refused.as_ref()).await?;
             if let Some(left) = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
                 && begun.elapsed() > Duration::from_millis(1)
             {
                 head.headers.insert(GRPC_TIMEOUT, timeout::format(left));
             }
-            let (served, connection) = (picked.served.clone(), picked.connection.clone());
+            let (served, load) = (picked.served.clone(), picked.guard.cell().clone());
             let error = match attempt(picked, &head, &mut body, deadline).await {
                 Ok(response) => return Ok(response),
                 Err(Failure::Request(status)) => return Err(status),
                 Err(Failure::Failed(error)) => return Err(served.failed(error)),
                 // gRFC A6, transparent retries: what never left is free, refused unprocessed once.
-                Err(Failure::Refused(error)) if tried.refused.is_some() => return Err(served.failed(error)),
+                Err(Failure::Refused(error)) if refused.is_some() => return Err(served.failed(error)),
                 Err(Failure::Refused(error)) => {
-                    tried.refused = Some(connection);
+                    refused = Some(load);
                     error
                 }
-                Err(Failure::NotSent(error)) => {
-                    tried.dead.push(connection);
-                    error
-                }
+                Err(Failure::NotSent(error)) => error,
             };
             if !body.rewind() {
                 return Err(served.failed(error.context("too much of the request was sent to send it again")));
@@ -163,14 +174,17 @@ impl Calls {
         head: &Parts,
         begun: Instant,
         deadline: Option<Instant>,
-        tried: &Tried,
+        refused: Option<&Arc<LoadCell>>,
     ) -> Result<Picked, Status> {
         // Nearly always at once; only who waits pays for waiting.
-        if let Some(picked) = self.try_pick(&self.cell.load(), head, tried) {
-            return picked;
-        }
+        let full = match self.look(&self.cell.load(), head, refused, false) {
+            Look::Picked(picked) => return Ok(picked),
+            Look::Failed(status) => return Err(status),
+            Look::NotReady => false,
+            Look::Full => true,
+        };
         let patience = (!self.waits_for_ready(head)).then(|| begun + self.patience);
-        let picked = self.cell.wait_for(|published| self.try_pick(published, head, tried));
+        let picked = self.wait(head, refused, full);
         let Some(until) = [deadline, patience].into_iter().flatten().min() else { return picked.await };
         match timeout_at(until, picked).await {
             Ok(picked) => picked,
@@ -178,34 +192,68 @@ impl Calls {
         }
     }
 
-    /// Picks from one state; none to wait for the next.
-    fn try_pick(&self, published: &Published, head: &Parts, tried: &Tried) -> Option<Result<Picked, Status>> {
-        let (picker, nodes, connections) = match published {
-            Published::Ready { picker, nodes, connections } => (picker, nodes, connections),
-            Published::Waiting(_) => return None,
-            Published::Failing(_) if self.waits_for_ready(head) => return None,
-            Published::Failing(error) => return Some(Err(self.failed(error.clone()))),
-        };
-        let tried = tried.positions(connections);
-        let mut info = PickInfo::new(head.uri.path(), &head.headers, Instant::now().into_std(), self.draws.next_u64());
-        info.tried = &tried;
-        match picker.pick(&info) {
-            Pick::At(at) if !tried.contains(&at) => {
-                let (node, connection) = (nodes.get(at)?, connections.get(at)?);
-                Some(Ok(self.picked(node, connection)))
+    /// Waits for an endpoint to be ready; and, where it is streams that are missing, in line.
+    async fn wait(&self, head: &Parts, refused: Option<&Arc<LoadCell>>, full: bool) -> Result<Picked, Status> {
+        let mut place = if full { Some(self.line.join().await) } else { None };
+        loop {
+            let look = |published: &Arc<Published>| match self.look(published, head, refused, place.is_some()) {
+                Look::NotReady => None,
+                Look::Full if place.is_some() => None,
+                found => Some(found),
+            };
+            let found = match &place {
+                None => Some(self.cell.wait_for(look).await),
+                Some(place) => tokio::select! {
+                    biased;
+                    found = self.cell.wait_for(look) => Some(found),
+                    () = place.freed() => None,
+                },
+            };
+            match found {
+                Some(Look::Picked(picked)) => return Ok(picked),
+                Some(Look::Failed(status)) => return Err(status),
+                Some(Look::Full) => place = Some(self.line.join().await),
+                Some(Look::NotReady) | None => {}
             }
-            Pick::At(_) | Pick::Queue => None,
-            Pick::Fail(_) if self.waits_for_ready(head) => None,
-            Pick::Fail(error) | Pick::Drop(error) => Some(Err(self.failed(error))),
         }
     }
 
-    fn picked(&self, node: &Node, connection: &Connection) -> Picked {
-        Picked {
-            served: Served { service: self.service.clone(), endpoint: node.endpoint().clone() },
-            guard: node.load().start(),
-            connection: connection.clone(),
+    /// Looks in one state for an endpoint with a free stream.
+    fn look(&self, published: &Published, head: &Parts, refused: Option<&Arc<LoadCell>>, first_in_line: bool) -> Look {
+        let (picker, nodes, connections) = match published {
+            Published::Ready { picker, nodes, connections } => (picker, nodes, connections),
+            Published::Waiting(_) => return Look::NotReady,
+            Published::Idle => {
+                self.used.wake();
+                return Look::NotReady;
+            }
+            Published::Failing(_) if self.waits_for_ready(head) => return Look::NotReady,
+            Published::Failing(error) => return Look::Failed(self.failed(error.clone())),
+        };
+        let mut tried = Vec::new();
+        if let Some(refused) = refused.filter(|_| nodes.len() > 1) {
+            tried.extend(nodes.iter().position(|node| Arc::ptr_eq(node.load(), refused)));
         }
+        let now = Instant::now().into_std();
+        let mut nothing = Look::NotReady;
+        for _ in 0..ASKED {
+            let mut info = PickInfo::new(head.uri.path(), &head.headers, now, self.draws.next_u64());
+            info.tried = &tried;
+            let at = match picker.pick(&info) {
+                Pick::At(at) if !tried.contains(&at) => at,
+                Pick::At(_) | Pick::Queue => return nothing,
+                Pick::Fail(_) if self.waits_for_ready(head) || matches!(nothing, Look::Full) => return nothing,
+                Pick::Fail(error) | Pick::Drop(error) => return Look::Failed(self.failed(error)),
+            };
+            let (Some(node), Some(connections)) = (nodes.get(at), connections.get(at)) else { return nothing };
+            if let Some(stream) = connections.open(first_in_line) {
+                let served = Served { service: self.service.clone(), endpoint: node.endpoint().clone() };
+                return Look::Picked(Picked { served, guard: node.load().start(), stream });
+            }
+            tried.push(at);
+            nothing = Look::Full;
+        }
+        nothing
     }
 
     fn waits_for_ready(&self, head: &Parts) -> bool {
@@ -222,8 +270,13 @@ impl Calls {
         let kind = if deadline { Kind::DeadlineExceeded } else { Kind::Unavailable };
         let context = format!("waited {waited:.1?} for a ready endpoint");
         self.failed(match &**self.cell.load() {
+            Published::Idle => Error::new(kind, context),
             Published::Waiting(why) | Published::Failing(why) => Error::with_source(kind, context, why.clone()),
-            Published::Ready { .. } => Error::new(kind, format!("{context}: the balancer picked none")),
+            Published::Ready { nodes, .. } => {
+                let ready = nodes.len();
+                let why = "the policy picks none, or as many calls are open as the servers allow";
+                Error::new(kind, format!("waited {waited:.1?} for a stream to one of {ready} ready endpoints: {why}"))
+            }
         })
     }
 }
@@ -235,15 +288,15 @@ async fn attempt(
     body: &mut Outgoing,
     deadline: Option<Instant>,
 ) -> Result<Response<Body>, Failure> {
-    let Picked { served, guard, connection } = picked;
+    let Picked { served, guard, stream } = picked;
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
     *request.version_mut() = head.version;
     *request.headers_mut() = head.headers.clone();
 
-    let mut exchange = Exchange::start(connection.sender(), request, body)?;
-    let response = poll_fn(|cx| exchange.poll_response(cx, body));
+    let mut exchange = Exchange::start(&stream, request, body)?;
+    let response = poll_fn(|cx| exchange.poll_response(cx, &stream, body));
     let response = match deadline {
         None => response.await,
         Some(deadline) => timeout_at(deadline, response).await.unwrap_or_else(|_| {
@@ -258,9 +311,9 @@ async fn attempt(
             return Err(failure);
         }
     };
-    let pump = exchange.into_request().map(|stream| task::spawn(std::mem::take(body).pump(stream)));
+    let pump = exchange.into_request().map(|rest| task::spawn(std::mem::take(body).pump(rest)));
     head.extensions.insert(served.endpoint.clone());
-    let call = InFlight { guard, deadline, _pump: pump, _connection: connection };
+    let call = InFlight { guard, deadline, _pump: pump, stream };
     let body = ResponseBody::new(recv, &head.headers, served, call);
     Ok(Response::from_parts(head, Body::new(body)))
 }

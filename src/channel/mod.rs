@@ -1,8 +1,12 @@
 //! The client's side: a channel that calls a service by its name.
 
+mod build;
 mod builder;
 mod call;
 mod connect;
+mod connections;
+mod idle;
+mod line;
 mod pool;
 mod published;
 mod ready;
@@ -28,6 +32,7 @@ pub use self::{
     builder::ChannelBuilder,
     connect::{Connector, Io, TcpConnector},
     ready::WhenReady,
+    transport::Keepalive,
 };
 use crate::{error::Result, util::task::Task};
 

@@ -7,7 +7,8 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -19,9 +20,11 @@ use tower::discover::Change;
 
 use super::{
     call::Calls,
+    connections::More,
+    idle::Idleness,
     published::Published,
     source::Source,
-    subchannel::Subchannel,
+    subchannel::{Lost, Subchannel},
     transport::{ConnectionEvent, Dialer},
 };
 use crate::{
@@ -39,6 +42,7 @@ pub(super) struct Pool {
     balancer: Box<dyn Balancer>,
     dialer: Dialer,
     dials: Arc<Semaphore>,
+    connections_per_endpoint: usize,
     backoff: BackoffConfig,
     observer: Arc<dyn Observer>,
     rng: Rng,
@@ -46,6 +50,10 @@ pub(super) struct Pool {
 
     subchannels: BTreeMap<EndpointKey, Subchannel>,
     retries: BTreeSet<(Instant, EndpointKey)>,
+    idleness: Idleness,
+    /// Whether it has let its connections go, until a call comes.
+    resting: bool,
+    woken: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Whether there ever was an endpoint: before, an empty set may just be an early one.
     populated: bool,
     /// Whether what calls pick from differs from what is published.
@@ -53,16 +61,17 @@ pub(super) struct Pool {
     /// Why there was nothing when it was last published.
     missing: String,
     timer: Pin<Box<Sleep>>,
-    // Bounded by nature: each subchannel's dial and connection tell three things at most.
-    tell: mpsc::UnboundedSender<Told>,
-    told: mpsc::UnboundedReceiver<Told>,
+    // Bounded by nature: each connection tells three things at most, and calls ask once for each.
+    tell: mpsc::UnboundedSender<(EndpointKey, News)>,
+    told: mpsc::UnboundedReceiver<(EndpointKey, News)>,
 }
 
-/// What a dial or a connection tells, and which.
-struct Told {
-    key: EndpointKey,
-    generation: u64,
-    event: ConnectionEvent,
+/// What is heard of an endpoint.
+enum News {
+    /// From a dial or a connection, by its number.
+    Connection(u64, ConnectionEvent),
+    /// From a call: every stream of every connection is taken.
+    Full,
 }
 
 /// How a pool is made.
@@ -72,6 +81,8 @@ pub(super) struct PoolConfig {
     pub(super) balancer: Box<dyn Balancer>,
     pub(super) dialer: Dialer,
     pub(super) max_dials: usize,
+    pub(super) connections_per_endpoint: usize,
+    pub(super) idle_timeout: Duration,
     pub(super) backoff: BackoffConfig,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) seed: u64,
@@ -87,17 +98,21 @@ impl Pool {
     pub(super) fn new(config: PoolConfig) -> Self {
         let (tell, told) = mpsc::unbounded_channel();
         Self {
+            woken: woken(&config.calls),
             calls: config.calls,
             source: config.source,
             balancer: config.balancer,
             dialer: config.dialer,
             dials: Arc::new(Semaphore::new(config.max_dials)),
+            connections_per_endpoint: config.connections_per_endpoint,
             backoff: config.backoff,
             observer: config.observer,
             rng: Rng::seeded(config.seed),
             seed: config.seed,
             subchannels: BTreeMap::new(),
             retries: BTreeSet::new(),
+            idleness: Idleness::new(config.idle_timeout),
+            resting: false,
             populated: false,
             dirty: false,
             missing: String::new(),
@@ -125,9 +140,9 @@ impl Pool {
         while taken < BATCH {
             if let Poll::Ready(change) = self.source.poll_change(cx) {
                 self.change(change);
-            } else if let Poll::Ready(Some(told)) = self.told.poll_recv(cx) {
-                self.told(told);
-            } else if self.poll_retry(cx).is_pending() {
+            } else if let Poll::Ready(Some((key, news))) = self.told.poll_recv(cx) {
+                self.told(key, news);
+            } else if self.poll_rest(cx).is_pending() && self.poll_retry(cx).is_pending() {
                 break;
             }
             taken += 1;
@@ -135,6 +150,23 @@ impl Pool {
         let news =
             taken > 0 || (self.subchannels.is_empty() && format!("{:#}", self.source.missing().1) != self.missing);
         if news { Poll::Ready(taken) } else { Poll::Pending }
+    }
+
+    /// Ready when it has just gone to rest, or left it.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.resting {
+            ready!(self.woken.as_mut().poll(cx));
+            self.woken = woken(&self.calls);
+            self.resting = false;
+            return Poll::Ready(());
+        }
+        let loads = || self.subchannels.values().any(|one| one.load().in_flight() > 0);
+        ready!(self.idleness.poll(cx, &self.calls.used, loads));
+        self.observer.on_event(&Event::Idle { service: &self.calls.service });
+        self.subchannels.values_mut().for_each(Subchannel::rest);
+        self.retries.clear();
+        self.resting = true;
+        Poll::Ready(())
     }
 
     fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -161,53 +193,77 @@ impl Pool {
                 self.populated = true;
                 match self.subchannels.get_mut(&key) {
                     Some(subchannel) => {
-                        self.dirty |= subchannel.connection().is_some() && *subchannel.endpoint() != endpoint;
+                        self.dirty |= subchannel.connections().is_some() && *subchannel.endpoint() != endpoint;
                         subchannel.describe(endpoint);
                     }
-                    None => drop(self.subchannels.insert(key, Subchannel::new(endpoint, self.backoff))),
+                    None => {
+                        let (tell, full) = (self.tell.clone(), key.clone());
+                        let more = More::new(move || drop(tell.send((full.clone(), News::Full))));
+                        self.subchannels.insert(key, Subchannel::new(endpoint, self.backoff, more));
+                    }
                 }
             }
             // What is open on its connection goes on to its end.
             Change::Remove(key) => {
                 let gone = self.subchannels.remove(&key);
-                self.dirty |= gone.is_some_and(|gone| gone.connection().is_some());
+                self.dirty |= gone.is_some_and(|gone| gone.connections().is_some());
             }
         }
     }
 
-    fn told(&mut self, Told { key, generation, event }: Told) {
+    fn told(&mut self, key: EndpointKey, news: News) {
         let now = Instant::now();
-        let Some(subchannel) = self.subchannels.get_mut(&key).filter(|one| one.is_current(generation)) else { return };
+        let Some(subchannel) = self.subchannels.get_mut(&key) else { return };
+        let News::Connection(generation, event) = news else {
+            if subchannel.wants_another(self.connections_per_endpoint) {
+                self.dial(key);
+            }
+            return;
+        };
         let endpoint = &subchannel.endpoint().clone();
         let service = &self.calls.service;
-        self.dirty |= subchannel.connection().is_some();
-        let retry_at = match event {
+        let lost = match event {
             ConnectionEvent::Ready(connection, took) => {
-                self.dirty = true;
-                subchannel.connected(connection, now);
-                self.observer.on_event(&Event::Connected { service, endpoint, took });
-                None
+                if subchannel.connected(generation, connection, self.connections_per_endpoint, now) {
+                    self.dirty = true;
+                    self.observer.on_event(&Event::Connected { service, endpoint, took });
+                }
+                return;
             }
             ConnectionEvent::Failed(error) => {
-                let retry_at = subchannel.connect_failed(error.clone(), now, &mut self.rng);
-                let retry_in = retry_at - now;
-                self.observer.on_event(&Event::ConnectFailed { service, endpoint, error: &error, retry_in });
-                Some(retry_at)
+                if let Some(retry_at) = subchannel.connect_failed(generation, &error, now, &mut self.rng) {
+                    let retry_in = retry_at - now;
+                    self.observer.on_event(&Event::ConnectFailed { service, endpoint, error: &error, retry_in });
+                    self.retries.insert((retry_at, key));
+                }
+                return;
             }
             ConnectionEvent::GoingAway => {
-                self.observer.on_event(&Event::GoingAway { service, endpoint });
-                subchannel.going_away(now, &mut self.rng)
+                let lost = subchannel.going_away(generation, now, &mut self.rng);
+                if lost != Lost::Unknown {
+                    self.observer.on_event(&Event::GoingAway { service, endpoint });
+                }
+                lost
             }
             ConnectionEvent::Closed(error) => {
-                self.observer.on_event(&Event::Disconnected { service, endpoint, error: error.as_ref() });
-                subchannel.disconnected(error, now, &mut self.rng)
+                let lost = subchannel.disconnected(generation, error.clone(), now, &mut self.rng);
+                if lost != Lost::Unknown {
+                    self.observer.on_event(&Event::Disconnected { service, endpoint, error: error.as_ref() });
+                }
+                lost
             }
         };
-        self.retries.extend(retry_at.map(|at| (at, key)));
+        if let Lost::Known { retry_at } = lost {
+            self.dirty = true;
+            self.retries.extend(retry_at.map(|at| (at, key)));
+        }
     }
 
     /// Dials what the policy wants connected and is not.
     fn connect(&mut self) {
+        if self.resting {
+            return;
+        }
         let wanted: Vec<_> = match self.balancer.connect_mode() {
             ConnectMode::All => self.idle().cloned().collect(),
             ConnectMode::First { .. } if self.subchannels.values().any(Subchannel::is_chosen) => return,
@@ -235,21 +291,23 @@ impl Pool {
         let (tell, dials, dialer) = (self.tell.clone(), self.dials.clone(), self.dialer.clone());
         subchannel.connect(|generation| {
             let told = key.clone();
-            let tell = move |event| drop(tell.send(Told { key: told.clone(), generation, event }));
+            let tell = move |event| drop(tell.send((told.clone(), News::Connection(generation, event))));
             task::spawn(dialer.dial_and_drive(dials, key, tell))
         });
     }
 
     /// Shows calls what is ready now, or why nothing is.
     fn publish(&mut self) {
-        let ready = || self.subchannels.values().filter_map(|one| Some((one, one.connection()?)));
+        let ready = || self.subchannels.values().filter_map(|one| Some((one, one.connections()?)));
         let nodes: Box<[Node]> =
             ready().map(|(one, _)| Node::new(one.endpoint().clone(), one.load().clone())).collect();
-        if nodes.is_empty() {
+        if self.resting {
+            self.calls.cell.publish(Published::Idle);
+        } else if nodes.is_empty() {
             let published = self.nothing_ready();
             self.calls.cell.publish(published);
         } else if self.dirty {
-            let connections = ready().map(|(_, connection)| connection.clone()).collect();
+            let connections = ready().map(|(_, connections)| connections.clone()).collect();
             self.observer.on_event(&Event::PickSet {
                 service: &self.calls.service,
                 policy: self.balancer.name(),
@@ -282,6 +340,11 @@ impl Pool {
         let failed = self.subchannels.values().all(|subchannel| subchannel.failure().is_some());
         if failed { Published::Failing(why) } else { Published::Waiting(why) }
     }
+}
+
+fn woken(calls: &Arc<Calls>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let calls = calls.clone();
+    Box::pin(async move { calls.used.woken().await })
 }
 
 /// Where an endpoint stands in the order of one's own that a seed makes.

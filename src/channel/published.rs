@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc};
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
-use super::transport::Connection;
+use super::connections::Connections;
 use crate::{
     balance::{Node, Picker},
     error::Error,
@@ -14,10 +14,12 @@ use crate::{
 /// One state of a channel.
 #[derive(Debug)]
 pub(super) enum Published {
-    /// Calls are picked: the picker knows the nodes by position, and each has its connection.
-    Ready { picker: Box<dyn Picker>, nodes: Box<[Node]>, connections: Box<[Connection]> },
+    /// Calls are picked: the picker knows the nodes by position, and each has its connections.
+    Ready { picker: Box<dyn Picker>, nodes: Box<[Node]>, connections: Box<[Arc<Connections>]> },
     /// Nothing is ready, but something may become so: calls wait. The error says for what.
     Waiting(Error),
+    /// Nobody used the channel for long: it has no connections until it is woken.
+    Idle,
     /// Everything was tried and failed, or there is nothing: calls fail unless they wait.
     Failing(Error),
 }

@@ -37,11 +37,7 @@ impl Service<Request<Body>> for WhenReady {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         if !matches!(**self.channel.calls.cell.load(), Published::Ready { .. }) {
             let calls = self.channel.calls.clone();
-            let waiting = self.waiting.get_or_insert_with(|| {
-                Box::pin(async move {
-                    calls.cell.wait_for(|state| matches!(**state, Published::Ready { .. }).then_some(())).await;
-                })
-            });
+            let waiting = self.waiting.get_or_insert_with(|| Box::pin(async move { calls.ready().await }));
             ready!(waiting.as_mut().poll(cx));
         }
         self.waiting = None;

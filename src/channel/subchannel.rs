@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::transport::Connection;
+use super::{
+    connections::{Connections, More},
+    transport::Connection,
+};
 use crate::{
     endpoint::Endpoint,
     error::Error,
@@ -24,18 +27,48 @@ pub(super) struct Subchannel {
     load: Arc<LoadCell>,
     state: State,
     backoff: Backoff,
-    /// Which connection the events of drivers must be about.
+    /// Counts the dials, so that what is told can be told apart.
     generation: u64,
     /// Why it is not ready; stays through further tries until one succeeds (gRFC A62).
     failure: Option<Error>,
+    more: Arc<More>,
 }
 
 #[derive(Debug)]
 enum State {
     Idle,
     Connecting { _dial: Task },
-    Ready { connection: Connection, since: Instant },
+    Ready(Ready),
     TransientFailure { retry_at: Instant },
+}
+
+#[derive(Debug)]
+struct Ready {
+    /// At least one.
+    live: Vec<Live>,
+    connections: Arc<Connections>,
+    another: Another,
+}
+
+#[derive(Debug)]
+struct Live {
+    generation: u64,
+    connection: Connection,
+    since: Instant,
+}
+
+/// One more connection.
+#[derive(Debug)]
+enum Another {
+    /// When calls ask.
+    Possible,
+    Connecting {
+        _dial: Task,
+    },
+    /// Calls asked, but the last try failed.
+    Later {
+        retry_at: Instant,
+    },
 }
 
 /// A connection that lived shorter counts as a failed try: else a server that accepts and then
@@ -46,7 +79,7 @@ const HEALTHY: Duration = Duration::from_secs(5);
 const POLITE: Duration = Duration::from_secs(1);
 
 impl Subchannel {
-    pub(super) fn new(endpoint: Endpoint, backoff: BackoffConfig) -> Self {
+    pub(super) fn new(endpoint: Endpoint, backoff: BackoffConfig, more: More) -> Self {
         Self {
             endpoint,
             load: Arc::default(),
@@ -54,6 +87,7 @@ impl Subchannel {
             backoff: Backoff::new(backoff),
             generation: 0,
             failure: None,
+            more: Arc::new(more),
         }
     }
 
@@ -65,7 +99,7 @@ impl Subchannel {
         &self.load
     }
 
-    /// The same place with a new description; the connection stays.
+    /// The same place with a new description; the connections stay.
     pub(super) fn describe(&mut self, endpoint: Endpoint) {
         self.endpoint = endpoint;
     }
@@ -79,9 +113,9 @@ impl Subchannel {
         matches!(self.state, State::Connecting { .. } | State::Ready { .. })
     }
 
-    pub(super) fn connection(&self) -> Option<&Connection> {
+    pub(super) fn connections(&self) -> Option<&Arc<Connections>> {
         match &self.state {
-            State::Ready { connection, .. } => Some(connection),
+            State::Ready(ready) => Some(&ready.connections),
             _ => None,
         }
     }
@@ -89,11 +123,6 @@ impl Subchannel {
     /// Why the last try failed, if none has succeeded since.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.as_ref()
-    }
-
-    /// Whether an event of this generation is about the present try or connection.
-    pub(super) fn is_current(&self, generation: u64) -> bool {
-        self.generation == generation
     }
 
     /// The number of the next try, counted since the last success.
@@ -104,46 +133,143 @@ impl Subchannel {
     /// Begins a try; what `dial` starts reports with the generation it is given.
     pub(super) fn connect(&mut self, dial: impl FnOnce(u64) -> Task) {
         self.generation += 1;
-        self.state = State::Connecting { _dial: dial(self.generation) };
+        let dial = dial(self.generation);
+        match &mut self.state {
+            State::Ready(ready) => ready.another = Another::Connecting { _dial: dial },
+            state => *state = State::Connecting { _dial: dial },
+        }
     }
 
-    pub(super) fn connected(&mut self, connection: Connection, now: Instant) {
+    /// Whether a try of this generation is under way.
+    fn is_connecting(&self, generation: u64) -> bool {
+        let connecting = match &self.state {
+            State::Connecting { .. } => true,
+            State::Ready(ready) => matches!(ready.another, Another::Connecting { .. }),
+            State::Idle | State::TransientFailure { .. } => false,
+        };
+        connecting && self.generation == generation
+    }
+
+    /// A try succeeded; tells whether it was still wanted.
+    pub(super) fn connected(&mut self, generation: u64, connection: Connection, most: usize, now: Instant) -> bool {
+        if !self.is_connecting(generation) {
+            return false;
+        }
         self.failure = None;
-        self.state = State::Ready { connection, since: now };
+        let mut live = match &mut self.state {
+            State::Ready(ready) => std::mem::take(&mut ready.live),
+            _ => Vec::with_capacity(1),
+        };
+        live.push(Live { generation, connection, since: now });
+        if live.len() < most {
+            self.more.rearm();
+        }
+        self.ready(live, Another::Possible);
+        true
     }
 
-    /// A try failed; tells when the next begins.
-    pub(super) fn connect_failed(&mut self, error: Error, now: Instant, rng: &mut Rng) -> Instant {
-        self.failure = Some(error);
-        self.back_off(now, rng)
+    fn ready(&mut self, live: Vec<Live>, another: Another) {
+        let connections = live.iter().map(|live| live.connection.clone());
+        let connections = Arc::new(Connections::new(connections, self.more.clone()));
+        self.state = State::Ready(Ready { live, connections, another });
+    }
+
+    /// Calls found every stream of every connection taken; tells whether to dial one more.
+    pub(super) fn wants_another(&self, most: usize) -> bool {
+        match &self.state {
+            State::Ready(ready) => matches!(ready.another, Another::Possible) && ready.live.len() < most,
+            _ => false,
+        }
+    }
+
+    /// A try failed; tells when the next begins, none if it was not wanted any more.
+    pub(super) fn connect_failed(
+        &mut self,
+        generation: u64,
+        error: &Error,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Option<Instant> {
+        if !self.is_connecting(generation) {
+            return None;
+        }
+        if let State::Ready(ready) = &mut self.state {
+            let retry_at = now + self.backoff.next(rng);
+            ready.another = Another::Later { retry_at };
+            return Some(retry_at);
+        }
+        self.failure = Some(error.clone());
+        Some(self.back_off(now, rng))
     }
 
     /// The server said GOAWAY; tells when to dial a replacement, none for at once.
-    pub(super) fn going_away(&mut self, now: Instant, rng: &mut Rng) -> Option<Instant> {
-        self.lost(POLITE, None, now, rng)
+    pub(super) fn going_away(&mut self, generation: u64, now: Instant, rng: &mut Rng) -> Lost {
+        self.lost(generation, POLITE, None, now, rng)
     }
 
     /// The connection broke; tells when to dial again, none for at once.
-    pub(super) fn disconnected(&mut self, error: Option<Error>, now: Instant, rng: &mut Rng) -> Option<Instant> {
-        self.lost(HEALTHY, error, now, rng)
+    pub(super) fn disconnected(&mut self, generation: u64, error: Option<Error>, now: Instant, rng: &mut Rng) -> Lost {
+        self.lost(generation, HEALTHY, error, now, rng)
     }
 
     /// The wait after a failure is over.
     pub(super) fn retry(&mut self, now: Instant) {
-        if matches!(self.state, State::TransientFailure { retry_at } if retry_at <= now) {
-            self.state = State::Idle;
+        match &mut self.state {
+            State::TransientFailure { retry_at } if *retry_at <= now => self.state = State::Idle,
+            State::Ready(ready) if matches!(ready.another, Another::Later { retry_at } if retry_at <= now) => {
+                ready.another = Another::Possible;
+                self.more.rearm();
+            }
+            _ => {}
         }
     }
 
-    fn lost(&mut self, long_enough: Duration, error: Option<Error>, now: Instant, rng: &mut Rng) -> Option<Instant> {
-        let State::Ready { since, .. } = self.state else { return None };
-        if now.saturating_duration_since(since) < long_enough {
+    /// Drops its connections; it can be dialled anew.
+    pub(super) fn rest(&mut self) {
+        self.failure = None;
+        self.state = State::Idle;
+    }
+
+    fn lost(
+        &mut self,
+        generation: u64,
+        long_enough: Duration,
+        error: Option<Error>,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Lost {
+        let State::Ready(ready) = &mut self.state else { return Lost::Unknown };
+        let Some(at) = ready.live.iter().position(|live| live.generation == generation) else { return Lost::Unknown };
+        let lost = ready.live.remove(at);
+        let young = now.saturating_duration_since(lost.since) < long_enough;
+        if !ready.live.is_empty() {
+            // The others go on; whether one more is wanted, calls will say.
+            let live = std::mem::take(&mut ready.live);
+            let another = std::mem::replace(&mut ready.another, Another::Possible);
+            let (another, retry_at) = match another {
+                Another::Possible if young => {
+                    let retry_at = now + self.backoff.next(rng);
+                    (Another::Later { retry_at }, Some(retry_at))
+                }
+                another => (another, None),
+            };
+            if matches!(another, Another::Possible) {
+                self.more.rearm();
+            }
+            self.ready(live, another);
+            return Lost::Known { retry_at };
+        }
+        if let Another::Connecting { _dial } = std::mem::replace(&mut ready.another, Another::Possible) {
+            self.state = State::Connecting { _dial };
+            return Lost::Known { retry_at: None };
+        }
+        if young {
             self.failure = Some(error.unwrap_or_else(|| Error::unavailable("the server closed a young connection")));
-            return Some(self.back_off(now, rng));
+            return Lost::Known { retry_at: Some(self.back_off(now, rng)) };
         }
         self.backoff.reset();
         self.state = State::Idle;
-        None
+        Lost::Known { retry_at: None }
     }
 
     fn back_off(&mut self, now: Instant, rng: &mut Rng) -> Instant {
@@ -151,4 +277,13 @@ impl Subchannel {
         self.state = State::TransientFailure { retry_at };
         retry_at
     }
+}
+
+/// What the loss of a connection means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Nothing: it was given up before.
+    Unknown,
+    /// It takes no calls any more; something is to be done then, or at once.
+    Known { retry_at: Option<Instant> },
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// One address of an instance, such as `grpc://10.0.0.5:9000`.
 ///
 /// Written `scheme://host:port`, where the scheme is `grpc`, `grpcs`, `http` or `https` and an IPv6
-/// host stands in brackets; or `unix:///path/of/socket`.
+/// host stands in brackets; or `unix:///path/of/socket`, or `unix://@name` for an abstract socket.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(Repr);
 
@@ -77,15 +77,17 @@ impl Address {
         Ok(Self(Repr::Tcp { scheme, host: host.into(), port }))
     }
 
-    /// A Unix socket by its absolute path.
+    /// A Unix socket by its absolute path; or by `@` and its name an abstract one, on Linux.
     ///
     /// # Errors
     ///
     /// [`Kind::InvalidInput`](crate::Kind::InvalidInput) if the path is relative, or longer than a socket's may be.
     pub fn unix(path: &str) -> Result<Self> {
-        if !path.starts_with('/') || path.len() > 107 || path.chars().any(char::is_control) {
+        let begins = path.starts_with('/') || path.len() > 1 && path.starts_with('@');
+        if !begins || path.len() > 107 || path.chars().any(char::is_control) {
             return Err(Error::invalid(format!(
-                "{path:?} is no path of a Unix socket: it is absolute, has at most 107 bytes and no control character"
+                "{path:?} is no path of a Unix socket: it is absolute, or @ and the name of an abstract one, and has \
+                 at most 107 bytes and no control character"
             )));
         }
         Ok(Self(Repr::Unix { path: path.into() }))

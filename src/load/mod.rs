@@ -103,6 +103,11 @@ pub struct CallGuard {
 }
 
 impl CallGuard {
+    /// What the call is counted in.
+    pub fn cell(&self) -> &Arc<LoadCell> {
+        &self.cell
+    }
+
     /// Ends the call.
     pub fn finish(self, outcome: Outcome, now: Instant) {
         match outcome {

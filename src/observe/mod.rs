@@ -52,6 +52,9 @@ pub enum Event<'a> {
     /// A channel published a set of endpoints to pick from.
     #[non_exhaustive]
     PickSet { service: &'a ServiceName, policy: &'a str, ready: usize, known: usize },
+    /// Nobody used a channel for its idle timeout: it lets its connections go until a call comes.
+    #[non_exhaustive]
+    Idle { service: &'a ServiceName },
     /// A registry does not answer; what was known of the service stays in use.
     #[non_exhaustive]
     RegistryUnavailable { service: &'a ServiceName, error: &'a Error },

@@ -45,6 +45,9 @@ impl Observer for Tracing {
             Event::PickSet { service, policy, ready, known } => {
                 debug!(target: "callsign", %service, policy, ready, known, "pick set");
             }
+            Event::Idle { service } => {
+                debug!(target: "callsign", %service, "idle, connections let go");
+            }
             Event::RegistryUnavailable { service, error } => {
                 warn!(target: "callsign", %service, error = format!("{error:#}"), "registry unavailable, keeping what is known");
             }

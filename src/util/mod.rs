@@ -5,3 +5,4 @@ pub(crate) mod file;
 pub(crate) mod filename;
 pub(crate) mod rng;
 pub(crate) mod task;
+pub(crate) mod thread;

@@ -4,6 +4,7 @@
 
 pub mod dir;
 pub mod echo;
+pub mod frames;
 pub mod raw;
 
 use std::{convert::Infallible, sync::Arc};

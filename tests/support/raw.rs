@@ -18,15 +18,38 @@ pub fn listen<F>(net: &Net, address: &str, serve: impl Fn(usize, Server) -> F + 
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    listen_as(&h2::server::Builder::new(), net, address, serve);
+}
+
+/// The same with settings of its own.
+pub fn listen_as<F>(
+    builder: &h2::server::Builder,
+    net: &Net,
+    address: &str,
+    serve: impl Fn(usize, Server) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let builder = builder.clone();
     let mut listener = net.listen(address);
     tokio::spawn(async move {
         let mut count = 0;
         while let Some(Ok(io)) = listener.next().await {
-            let Ok(connection) = h2::server::handshake(io).await else { continue };
+            let Ok(connection) = builder.handshake(io).await else { continue };
             tokio::spawn(serve(count, connection));
             count += 1;
         }
     });
+}
+
+/// Answers a call with an empty message and OK.
+pub fn answer_ok((_, mut respond): (Request<RecvStream>, SendResponse<Bytes>)) {
+    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let mut stream = respond.send_response(head, false).unwrap();
+    stream.send_data(Bytes::from_static(&[0; 5]), false).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    stream.send_trailers(trailers).unwrap();
 }
 
 /// Answers a call with a status and no message.

@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
-use super::{connection::Connection, error::describe};
+use super::{connection::Stream, error::describe};
 use crate::{
     channel::call::Served,
     load::{CallGuard, Outcome},
@@ -38,8 +38,8 @@ pub(in crate::channel) struct InFlight {
     pub(in crate::channel) deadline: Option<Instant>,
     /// Sends the rest of the request; its drop takes the request back.
     pub(in crate::channel) _pump: Option<Task>,
-    /// Keeps the connection of a removed endpoint alive to the call's end.
-    pub(in crate::channel) _connection: Connection,
+    /// Keeps the connection of a removed endpoint alive to the call's end, and its place on it.
+    pub(in crate::channel) stream: Stream,
 }
 
 impl ResponseBody {
@@ -57,6 +57,12 @@ impl ResponseBody {
         }
     }
 
+    fn broken(&mut self, error: h2::Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let error = self.call.as_ref().map(|call| describe(error, &call.stream));
+        let status = error.map(|error| self.served.failed(error));
+        status.map_or(Poll::Ready(None), |status| self.fail(status))
+    }
+
     fn fail(&mut self, status: Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.finish(Outcome::Failure);
         Poll::Ready(Some(Err(status)))
@@ -71,7 +77,7 @@ impl ResponseBody {
                     let _ = self.recv.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Poll::Ready(Some(Err(error))) => return self.fail(self.served.failed(describe(error))),
+                Poll::Ready(Some(Err(error))) => return self.broken(error),
                 Poll::Ready(None) => self.data_ended = true,
             }
         }
@@ -85,7 +91,7 @@ impl ResponseBody {
                 self.finish(Outcome::Failure);
                 Poll::Ready(None)
             }
-            Poll::Ready(Err(error)) => self.fail(self.served.failed(describe(error))),
+            Poll::Ready(Err(error)) => self.broken(error),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use h2::Reason;
 
+use super::connection::Stream;
 use crate::error::{Error, Kind};
 
 /// Why an attempt failed, and whether the server can have acted on it.
@@ -19,18 +20,18 @@ pub(in crate::channel) enum Failure {
 
 impl Failure {
     /// Sorts an error of a stream.
-    pub(super) fn of_stream(error: h2::Error) -> Self {
+    pub(super) fn of_stream(error: h2::Error, stream: &Stream) -> Self {
         // A GOAWAY that ends a stream names a last stream before it.
         let goaway = error.is_go_away() && error.is_remote();
         let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-        let error = describe(error);
+        let error = describe(error, stream);
         if goaway || refused { Self::Refused(error) } else { Self::Failed(error) }
     }
 }
 
 /// The code for an error of HTTP/2, by
 /// [gRPC's table](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors).
-pub(super) fn describe(error: h2::Error) -> Error {
+pub(super) fn describe(error: h2::Error, stream: &Stream) -> Error {
     let reset = error.is_reset().then(|| error.reason()).flatten();
     let (kind, context) = match reset {
         Some(Reason::REFUSED_STREAM) => (Kind::Unavailable, "the server refused the call unprocessed"),
@@ -41,7 +42,13 @@ pub(super) fn describe(error: h2::Error) -> Error {
         }
         Some(_) => (Kind::Internal, "the server reset the call"),
         None if error.is_go_away() && error.is_remote() => (Kind::Unavailable, "the server went away before the call"),
-        None => (Kind::Unavailable, "the connection broke during the call"),
+        None => {
+            const BROKE: &str = "the connection broke during the call";
+            return match stream.ended() {
+                Some(why) => Error::with_source(Kind::Unavailable, BROKE, why.clone()),
+                None => Error::with_source(Kind::Unavailable, BROKE, error),
+            };
+        }
     };
     Error::with_source(kind, context, error)
 }

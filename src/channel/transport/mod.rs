@@ -2,12 +2,21 @@
 
 mod body;
 mod connection;
+mod dial;
+mod driver;
 mod error;
+mod heard;
+mod keepalive;
 mod send;
+mod streams;
+mod window;
+
+pub use self::keepalive::Keepalive;
 
 pub(super) use self::{
     body::{InFlight, ResponseBody},
-    connection::{Connection, ConnectionEvent, Dialer},
+    connection::{Connection, ConnectionEvent, Stream},
+    dial::Dialer,
     error::Failure,
     send::{Exchange, Outgoing},
 };

@@ -7,15 +7,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use h2::{
-    Reason, SendStream,
-    client::{ResponseFuture, SendRequest},
-};
+use h2::{Reason, SendStream, client::ResponseFuture};
 use http::{Request, Response};
 use http_body::Body as _;
 use tonic::{Status, body::Body};
 
-use super::error::{Failure, describe};
+use super::{
+    connection::Stream,
+    error::{Failure, describe},
+};
 use crate::error::{Error, Kind};
 
 /// A request's body, with a memory of what was sent of it: for as long as that is not much, the
@@ -124,16 +124,13 @@ pub(in crate::channel) struct Exchange {
 
 impl Exchange {
     /// Queues the request's head, and as much of its body as there is.
-    pub(in crate::channel) fn start(
-        mut sender: SendRequest<Bytes>,
-        head: Request<()>,
-        body: &Outgoing,
-    ) -> Result<Self, Failure> {
-        let empty = body.is_empty();
+    pub(in crate::channel) fn start(on: &Stream, head: Request<()>, body: &Outgoing) -> Result<Self, Failure> {
+        let (mut sender, empty) = (on.sender(), body.is_empty());
         match sender.send_request(head, empty) {
             Ok((response, stream)) => Ok(Self { response, request: (!empty).then_some(stream) }),
             Err(error) if error.is_io() || error.is_go_away() || error.is_reset() => {
-                Err(Failure::NotSent(describe(error)))
+                on.retire();
+                Err(Failure::NotSent(describe(error, on)))
             }
             // What remains is our own fault, or that of a connection that has run out of stream ids.
             Err(error) => {
@@ -141,7 +138,11 @@ impl Exchange {
                 let used_up = matches!(sender.poll_ready(&mut Context::from_waker(waker)), Poll::Ready(Err(_)));
                 let kind = if used_up { Kind::Unavailable } else { Kind::Internal };
                 let error = Error::with_source(kind, "HTTP/2 cannot carry this request", error);
-                Err(if used_up { Failure::NotSent(error) } else { Failure::Failed(error) })
+                if used_up {
+                    on.retire();
+                    return Err(Failure::NotSent(error));
+                }
+                Err(Failure::Failed(error))
             }
         }
     }
@@ -150,6 +151,7 @@ impl Exchange {
     pub(in crate::channel) fn poll_response(
         &mut self,
         cx: &mut Context<'_>,
+        on: &Stream,
         body: &mut Outgoing,
     ) -> Poll<Result<Response<h2::RecvStream>, Failure>> {
         if let Some(stream) = &mut self.request
@@ -158,7 +160,7 @@ impl Exchange {
             self.request = None;
             sent?;
         }
-        Pin::new(&mut self.response).poll(cx).map_err(Failure::of_stream)
+        Pin::new(&mut self.response).poll(cx).map_err(|error| Failure::of_stream(error, on))
     }
 
     /// The request's stream, if there is more to send on it.

@@ -1,15 +1,15 @@
 //! How a channel reaches an endpoint: TCP and Unix sockets, or one's own way.
 
-use std::{fmt::Debug, io};
+mod tcp;
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use std::fmt::Debug;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use self::tcp::TcpConnector;
 use crate::{
     endpoint::EndpointKey,
-    error::{Error, Kind, Result},
+    error::Result,
     instance::{Address, Scheme},
     registry::BoxFuture,
 };
@@ -53,42 +53,4 @@ pub trait Connector: Debug + Send + Sync + 'static {
     fn carries(&self, address: &Address) -> bool {
         matches!(address.scheme(), Scheme::Grpc | Scheme::Unix)
     }
-}
-
-/// Plaintext over TCP, with `TCP_NODELAY`, and over Unix sockets.
-///
-/// Of several addresses, and of several that a name resolves to, it tries one after the other.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct TcpConnector;
-
-impl Connector for TcpConnector {
-    fn connect<'a>(&'a self, to: &'a EndpointKey) -> BoxFuture<'a, Result<Box<dyn Io>>> {
-        Box::pin(async move {
-            let mut last = None;
-            for address in to.addresses() {
-                match open(address).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(source) => {
-                        let context = format!("cannot connect to {address}");
-                        last = Some(Error::with_source(Kind::Unavailable, context, source));
-                    }
-                }
-            }
-            Err(last.unwrap_or_else(|| Error::invalid("the endpoint has no address")))
-        })
-    }
-}
-
-async fn open(address: &Address) -> io::Result<Box<dyn Io>> {
-    if let (Some(host), Some(port)) = (address.host(), address.port()) {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        return Ok(Box::new(stream));
-    }
-    #[cfg(unix)]
-    if let Some(path) = address.path() {
-        return Ok(Box::new(tokio::net::UnixStream::connect(path).await?));
-    }
-    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no such sockets"))
 }

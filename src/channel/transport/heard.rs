@@ -1,0 +1,91 @@
+//! What a connection has heard, and when it last did.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use crate::channel::connect::Io;
+
+/// A byte stream that notes what comes.
+pub(super) struct Listening {
+    io: Box<dyn Io>,
+    heard: Arc<Heard>,
+}
+
+#[derive(Debug)]
+pub(super) struct Heard {
+    bytes: AtomicU64,
+    /// Microseconds since `base`.
+    at: AtomicU64,
+    base: Instant,
+}
+
+impl Listening {
+    pub(super) fn new(io: Box<dyn Io>) -> (Self, Arc<Heard>) {
+        let heard = Arc::new(Heard { bytes: AtomicU64::new(0), at: AtomicU64::new(0), base: Instant::now() });
+        (Self { io, heard: heard.clone() }, heard)
+    }
+}
+
+impl Heard {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// How many bytes, and when the last came.
+    pub(super) fn last(&self) -> (u64, Instant) {
+        (self.bytes(), self.base + Duration::from_micros(self.at.load(Relaxed)))
+    }
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        let came = buf.filled().len() - before;
+        if came > 0 {
+            // One writer, and readers on its own task.
+            self.heard.bytes.store(self.heard.bytes() + came as u64, Relaxed);
+            self.heard.at.store(self.heard.base.elapsed().as_micros() as u64, Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
