@@ -81,7 +81,7 @@ async fn main() -> ExitCode {
     }
     let concurrency: u32 = flags.value("--concurrency").unwrap_or_else(|| if rate.is_some() { 256 } else { 1 });
 
-    let builder = Channel::builder(target).wait_for_ready(flags.has("--wait-for-ready"));
+    let builder = Channel::builder(target).report_endpoint(true).wait_for_ready(flags.has("--wait-for-ready"));
     let channel = match builder.connect_lazy() {
         Ok(channel) => channel,
         Err(error) => flags.wrong(format!("{error:#}")),

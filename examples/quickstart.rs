@@ -213,8 +213,8 @@ async fn story() -> Result<ExitCode, Box<dyn Error>> {
         fleet.start(id)?;
     }
     let target = format!("file://{}/{SERVICE}?ttl=3s", dir.0.display());
-    let channel = Channel::connect(&target).await?;
-    screen.say(&format!("Channel::connect({target:?}) is ready"));
+    let channel = Channel::builder(&target).report_endpoint(true).connect().await?;
+    screen.say(&format!("a channel to {target:?} is ready"));
     let line = screen.follow();
     let calls = tokio::spawn(call_steadily(channel, counts.clone()));
 

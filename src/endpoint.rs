@@ -62,7 +62,6 @@ impl fmt::Debug for EndpointKey {
 /// Something to call: how to [reach](EndpointKey) it, and the instance that it is.
 ///
 /// A new weight or new metadata make another endpoint of the same key: nobody connects anew.
-/// The response to a call carries, in its extensions, the endpoint that served it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     key: EndpointKey,

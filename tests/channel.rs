@@ -41,7 +41,10 @@ fn payload(payload: &[u8]) -> EchoRequest {
 #[tokio::test(start_paused = true)]
 async fn a_unary_call_is_answered_and_says_by_whom() {
     let net = Net::new();
-    let response = EchoClient::new(one(&net)).unary(payload(b"hi")).await.unwrap();
+    serve(&net, "a", "a:1");
+    let (builder, _feed) = fed(&net, &[endpoint("a", "a:1")]);
+    let channel = builder.report_endpoint(true).connect_lazy().unwrap();
+    let response = EchoClient::new(channel).unary(payload(b"hi")).await.unwrap();
     let served = response.extensions().get::<Endpoint>().unwrap();
     assert_eq!((served.instance().id().as_str(), served.to_string().as_str()), ("a", "a (a:1)"));
     assert_eq!((response.get_ref().payload.as_slice(), response.get_ref().server.as_str()), (&b"hi"[..], "a"));

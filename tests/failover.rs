@@ -359,7 +359,7 @@ async fn a_new_description_of_an_endpoint_reconnects_nobody() {
     let net = Net::new();
     let endpoints = fleet(&net, 1, &[]);
     let (builder, feed) = fed(&net, &endpoints);
-    let channel = builder.connect().await.unwrap();
+    let channel = builder.report_endpoint(true).connect().await.unwrap();
     let heavier = endpoints[0].instance().to_builder().weight(900).build().unwrap();
     feed.insert(&Endpoint::new(endpoints[0].key().clone(), heavier));
     sleep(Duration::from_millis(10)).await;

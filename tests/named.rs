@@ -37,7 +37,7 @@ fn set(registry: &FakeRegistry, ids: &[&str]) {
 }
 
 fn builder(net: &Net, registry: &FakeRegistry, target: &str) -> ChannelBuilder {
-    Channel::builder(target).registry(registry.clone()).connector(net.connector()).seed(1)
+    Channel::builder(target).registry(registry.clone()).connector(net.connector()).seed(1).report_endpoint(true)
 }
 
 async fn call(channel: &Channel) -> Result<String, Status> {
@@ -192,7 +192,10 @@ async fn channels_of_one_target_share_one_watch_and_leave_nothing_behind() {
     });
     let mut channels = Vec::new();
     for _ in 0..10 {
-        let builder = Channel::builder("fake://lab/echo").schemes(schemes.clone()).connector(net.connector());
+        let builder = Channel::builder("fake://lab/echo")
+            .schemes(schemes.clone())
+            .connector(net.connector())
+            .report_endpoint(true);
         channels.push(builder.connect().await.unwrap());
     }
     assert_eq!(registry.counts().watches_opened, 1);
@@ -200,7 +203,8 @@ async fn channels_of_one_target_share_one_watch_and_leave_nothing_behind() {
     // It lingers, so that one who comes back soon need not begin anew.
     sleep(Duration::from_secs(10)).await;
     assert_eq!(registry.counts().watches_alive, 1);
-    let back = Channel::builder("fake://lab/echo").schemes(schemes.clone()).connector(net.connector());
+    let back =
+        Channel::builder("fake://lab/echo").schemes(schemes.clone()).connector(net.connector()).report_endpoint(true);
     call(&back.connect().await.unwrap()).await.unwrap();
     assert_eq!(registry.counts().watches_opened, 1);
     sleep(Duration::from_secs(31)).await;

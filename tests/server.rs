@@ -74,7 +74,7 @@ fn server(id: &str) -> Server {
 }
 
 async fn channel(registry: &FakeRegistry) -> Channel {
-    Channel::builder("echo").registry(registry.clone()).connect().await.unwrap()
+    Channel::builder("echo").registry(registry.clone()).report_endpoint(true).connect().await.unwrap()
 }
 
 fn request(delay_ms: u32) -> EchoRequest {

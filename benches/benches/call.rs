@@ -23,7 +23,7 @@ const UNARY: &str = "unary 100 B";
 fn workloads() -> Vec<Workload> {
     let small = Shape::new(100, 1);
     let unary = |concurrency, calls| Workload::new(UNARY, small, concurrency, calls);
-    let mut all = vec![unary(1, 1_500), unary(64, 12_800), unary(512, 15_360)];
+    let mut all = vec![unary(1, 1_000), unary(64, 12_800), unary(512, 15_360)];
     let both = all.clone();
     all.extend(both.into_iter().map(|mut workload| {
         workload.workers = 2;
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             if workload.workers != workers || only.is_some_and(|only| !workload.name.contains(only)) {
                 continue;
             }
-            let mut rounds = 9;
+            let mut rounds = if workload.concurrency == 1 { 17 } else { 9 };
             if brief {
                 (rounds, workload.calls) = (1, workload.concurrency * 2);
             }

@@ -37,9 +37,14 @@ const MAX_FRAME: usize = 16_384;
 /// What a client may send of one call before we have read it.
 const WINDOW: u32 = 8 << 20;
 
-/// `:status: 200`, `content-type: application/grpc`; `grpc-status: 0`: HPACK literals, not indexed.
-const HEAD: &[u8] = b"\x88\x0f\x10\x10application/grpc";
-const TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
+/// `:status: 200`, `content-type: application/grpc`; `grpc-status: 0`: HPACK literals that enter the
+/// table, as those of real servers do.
+const HEAD: &[u8] = b"\x88\x5f\x10application/grpc";
+const TRAILERS: &[u8] = b"\x40\x0bgrpc-status\x010";
+/// The same by their places in the table: the newest is 62.
+const HEAD_ALONE: &[u8] = &[0x88, 0xbe];
+const HEAD_BEHIND_TRAILERS: &[u8] = &[0x88, 0xbf];
+const TRAILERS_AGAIN: &[u8] = &[0xbe];
 
 /// Serves each connection of each of so many ports, which are printed first, until stdin ends.
 ///
@@ -124,6 +129,8 @@ struct Peer {
     /// What we have read and not made good.
     read: u32,
     calls: HashMap<u32, Call>,
+    sent_head: bool,
+    sent_trailers: bool,
 }
 
 #[derive(Default)]
@@ -204,8 +211,14 @@ impl Peer {
         // Behind the five bytes of gRPC's prefix.
         let replies = body.get(5..9).map_or(1, |mut count| count.get_u32()).max(1);
         call.reply = Some(body.clone());
-        self.head(HEAD.len(), HEADERS, END_HEADERS, id);
-        self.out.put(HEAD);
+        let head = match (self.sent_head, self.sent_trailers) {
+            (false, _) => HEAD,
+            (true, false) => HEAD_ALONE,
+            (true, true) => HEAD_BEHIND_TRAILERS,
+        };
+        self.sent_head = true;
+        self.head(head.len(), HEADERS, END_HEADERS, id);
+        self.out.put(head);
         if replies > 1 {
             // Each message in a frame of its own; they are few enough for any window.
             let call = self.calls.get_mut(&id).expect("it is there");
@@ -239,8 +252,10 @@ impl Peer {
             self.head(chunk.len(), DATA, 0, id);
             self.out.put(chunk);
         }
-        self.head(TRAILERS.len(), HEADERS, END_HEADERS | END_STREAM, id);
-        self.out.put(TRAILERS);
+        let trailers = if self.sent_trailers { TRAILERS_AGAIN } else { TRAILERS };
+        self.sent_trailers = true;
+        self.head(trailers.len(), HEADERS, END_HEADERS | END_STREAM, id);
+        self.out.put(trailers);
     }
 }
 

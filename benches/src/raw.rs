@@ -31,15 +31,40 @@ impl Shape {
         Self { bytes, replies }
     }
 
-    /// A message that is like no other call's.
+    /// What its messages are cut from.
     #[must_use]
-    pub fn message(self, number: usize) -> Bytes {
-        let mut message = BytesMut::zeroed(self.bytes.max(12));
-        message[..4].copy_from_slice(&self.replies.to_be_bytes());
-        message[4..12].copy_from_slice(&(number as u64).to_be_bytes());
-        let last = message.len() - 1;
-        message[last] = number as u8;
-        message.freeze()
+    pub fn messages(self) -> Messages {
+        let mut block = BytesMut::with_capacity((STEPS + 1) * STEP + self.bytes);
+        let mut random = 1_u64;
+        for _ in 0..block.capacity() / STEP {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            block.put_u32(self.replies);
+            block.put_u64(random);
+            block.put_u32((random >> 7) as u32);
+        }
+        // A clone, so that it is shared from now on: what is cut off costs no allocation.
+        let block = block.freeze();
+        Messages { _held: block.clone(), block, bytes: self.bytes }
+    }
+}
+
+/// Messages of one shape: each begins with how often it shall come back, and then they differ.
+#[derive(Debug, Clone)]
+pub struct Messages {
+    block: Bytes,
+    _held: Bytes,
+    bytes: usize,
+}
+
+const STEP: usize = 16;
+const STEPS: usize = 4_096;
+
+impl Messages {
+    /// The message of a call, like none of the 4,095 before.
+    #[must_use]
+    pub fn get(&self, number: usize) -> Bytes {
+        let from = number % STEPS * STEP;
+        self.block.slice(from..from + self.bytes)
     }
 }
 

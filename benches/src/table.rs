@@ -76,10 +76,13 @@ pub struct Measured {
 pub async fn measure(clients: &[Client], workload: Workload, rounds: usize) -> Result<Measured, Box<dyn Error>> {
     let mut all: Vec<_> = clients.iter().map(|(name, _)| (*name, Vec::new())).collect();
     for round in 0..=rounds {
-        for ((name, call), (_, measured)) in clients.iter().zip(&mut all) {
+        // Another one begins each time, so that none always follows the same one.
+        for turn in 0..clients.len() {
+            let at = (turn + round) % clients.len();
+            let (name, call) = &clients[at];
             let one = run(call, workload).await.map_err(|error| format!("{name}: {error}"))?;
             if round > 0 {
-                measured.push(one);
+                all[at].1.push(one);
             }
         }
     }
@@ -88,13 +91,14 @@ pub async fn measure(clients: &[Client], workload: Workload, rounds: usize) -> R
 
 async fn run(call: &Call, workload: Workload) -> Result<Round, BoxError> {
     let Workload { shape, concurrency, calls, .. } = workload;
+    let messages = shape.messages();
     let (begun, before) = (Instant::now(), Used::now());
     let callers = (0..concurrency).map(|caller| {
-        let (call, calls) = (call.clone(), calls / concurrency);
+        let (call, calls, messages) = (call.clone(), calls / concurrency, messages.clone());
         tokio::spawn(async move {
             let mut took = Vec::with_capacity(calls);
             for n in 0..calls {
-                let message = shape.message(caller * calls + n);
+                let message = messages.get(caller * calls + n);
                 let begun = Instant::now();
                 call(shape, message).await?;
                 took.push(begun.elapsed());

@@ -84,6 +84,7 @@ impl ChannelBuilder {
             timeout: target.timeout().or(self.timeout),
             patience: self.patience,
             wait_for_ready: self.wait_for_ready,
+            report_endpoint: self.report_endpoint,
             draws: Draws::new(self.seed),
             line: line.clone(),
             used: Use::default(),

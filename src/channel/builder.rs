@@ -40,6 +40,7 @@ pub struct ChannelBuilder {
     pub(super) timeout: Option<Duration>,
     pub(super) patience: Duration,
     pub(super) wait_for_ready: bool,
+    pub(super) report_endpoint: bool,
     pub(super) user_agent: Option<String>,
     pub(super) authority: Option<String>,
     pub(super) observer: Arc<dyn Observer>,
@@ -82,6 +83,7 @@ impl ChannelBuilder {
             timeout: None,
             patience: Duration::from_secs(3),
             wait_for_ready: false,
+            report_endpoint: false,
             user_agent: None,
             authority: None,
             observer: observe::default_observer(),
@@ -173,6 +175,13 @@ impl ChannelBuilder {
     /// [say otherwise](super::CallOptions::wait_for_ready). Default: no.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
+        self
+    }
+
+    /// Sets whether the extensions of a response carry the [`Endpoint`] that served it. Default: no;
+    /// it costs a call some allocations. Errors name the endpoint always.
+    pub fn report_endpoint(mut self, report: bool) -> Self {
+        self.report_endpoint = report;
         self
     }
 

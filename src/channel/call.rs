@@ -14,6 +14,7 @@ use tonic::{Status, body::Body};
 use super::{
     CallOptions,
     idle::Use,
+    kept::Kept,
     line::Line,
     published::{PickerCell, Published},
     timeout,
@@ -39,6 +40,8 @@ pub(super) struct Calls {
     /// How long a call that does not wait for readiness may wait for a pick all the same.
     pub(super) patience: Duration,
     pub(super) wait_for_ready: bool,
+    /// Whether responses say who served them.
+    pub(super) report_endpoint: bool,
     pub(super) draws: Draws,
     pub(super) cell: PickerCell,
     pub(super) line: Arc<Line>,
@@ -107,18 +110,34 @@ impl Calls {
         self.complete(&mut head);
 
         let mut body = Outgoing::new(body);
+        let mut kept = Kept::default();
         // It refused the call: go elsewhere if there is an elsewhere.
         let mut refused: Option<Arc<LoadCell>> = None;
         loop {
             let picked = self.pick(&head, begun, deadline, refused.as_ref()).await?;
+            kept.put_back(&mut head.headers);
             if let Some(left) = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
                 && begun.elapsed() > Duration::from_millis(1)
             {
                 head.headers.insert(GRPC_TIMEOUT, timeout::format(left));
             }
             let (served, load) = (picked.served.clone(), picked.guard.cell().clone());
-            let error = match attempt(picked, &head, &mut body, deadline).await {
-                Ok(response) => return Ok(response),
+            kept.keep(&head.headers);
+            let mut request = Request::new(());
+            *request.method_mut() = Method::POST;
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = head.uri.clone();
+            *request.headers_mut() = std::mem::take(&mut head.headers);
+            let error = match attempt(picked, request, &mut body, deadline).await {
+                Ok(mut response) => {
+                    if self.report_endpoint {
+                        // What room there is for extensions is used again.
+                        head.extensions.clear();
+                        head.extensions.insert(served.endpoint);
+                        *response.extensions_mut() = head.extensions;
+                    }
+                    return Ok(response);
+                }
                 Err(Failure::Request(status)) => return Err(status),
                 Err(Failure::Failed(error)) => return Err(served.failed(error)),
                 // gRFC A6, transparent retries: what never left is free, refused unprocessed once.
@@ -156,8 +175,6 @@ impl Calls {
         uri.authority = Some(self.authority.clone());
         uri.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
         head.uri = Uri::from_parts(uri).unwrap_or_default();
-        head.method = Method::POST;
-        head.version = Version::HTTP_2;
         let user_agent = match head.headers.get(USER_AGENT) {
             None => self.user_agent.clone(),
             Some(own) => {
@@ -284,17 +301,11 @@ impl Calls {
 /// Sends the request on its connection and waits for the response's head.
 async fn attempt(
     picked: Picked,
-    head: &Parts,
+    request: Request<()>,
     body: &mut Outgoing,
     deadline: Option<Instant>,
 ) -> Result<Response<Body>, Failure> {
     let Picked { served, guard, stream } = picked;
-    let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = head.uri.clone();
-    *request.version_mut() = head.version;
-    *request.headers_mut() = head.headers.clone();
-
     let mut exchange = Exchange::start(&stream, request, body)?;
     let response = poll_fn(|cx| exchange.poll_response(cx, &stream, body));
     let response = match deadline {
@@ -303,7 +314,7 @@ async fn attempt(
             Err(Failure::Failed(Error::new(Kind::DeadlineExceeded, "the deadline passed before the response")))
         }),
     };
-    let (mut head, recv) = match response {
+    let (head, recv) = match response {
         Ok(response) => response.into_parts(),
         Err(failure) => {
             let outcome = if matches!(failure, Failure::Failed(_)) { Outcome::Failure } else { Outcome::Cancelled };
@@ -312,7 +323,6 @@ async fn attempt(
         }
     };
     let pump = exchange.into_request().map(|rest| task::spawn(std::mem::take(body).pump(rest)));
-    head.extensions.insert(served.endpoint.clone());
     let call = InFlight { guard, deadline, _pump: pump, stream };
     let body = ResponseBody::new(recv, &head.headers, served, call);
     Ok(Response::from_parts(head, Body::new(body)))

@@ -6,6 +6,7 @@ mod call;
 mod connect;
 mod connections;
 mod idle;
+mod kept;
 mod line;
 mod pool;
 mod published;
@@ -42,7 +43,7 @@ use crate::{error::Result, util::task::Task};
 /// and share everything. All is kept up to date by one background task, whether calls are made or
 /// not; it ends with the last clone. Calls in flight then go on to their end.
 ///
-/// The extensions of a response carry the [`Endpoint`](crate::Endpoint) that served it.
+/// Errors name the endpoint; successes do, too, if [asked to](ChannelBuilder::report_endpoint).
 ///
 /// # Failures
 ///

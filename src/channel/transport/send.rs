@@ -27,10 +27,43 @@ pub(in crate::channel) struct Outgoing {
     next: Option<Bytes>,
     after: Option<Bytes>,
     ended: bool,
-    sent: Vec<Bytes>,
-    sent_bytes: usize,
-    /// How much of `sent` this attempt has sent again.
+    sent: Sent,
+    /// How many of the chunks sent this attempt has sent again.
     replayed: usize,
+}
+
+/// The chunks that were sent; that of a unary call is the only one, and needs no list.
+#[derive(Debug, Default)]
+struct Sent {
+    first: Option<Bytes>,
+    others: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Sent {
+    fn len(&self) -> usize {
+        self.others.len() + usize::from(self.first.is_some())
+    }
+
+    fn get(&self, at: usize) -> Option<&Bytes> {
+        if at == 0 { self.first.as_ref() } else { self.others.get(at - 1) }
+    }
+
+    /// Remembers one more, or forgets all, since they are too much.
+    fn push(&mut self, chunk: &Bytes) {
+        self.bytes = self.bytes.saturating_add(chunk.len());
+        if !self.is_whole() {
+            (self.first, self.others) = (None, Vec::new());
+        } else if self.first.is_none() {
+            self.first = Some(chunk.clone());
+        } else {
+            self.others.push(chunk.clone());
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.bytes <= MAX_REPLAY
+    }
 }
 
 /// What a call may keep of its request to send it again
@@ -40,24 +73,24 @@ const MAX_REPLAY: usize = 256 * 1024;
 impl Outgoing {
     pub(in crate::channel) fn new(body: Body) -> Self {
         let ended = body.is_end_stream();
-        Self { body, next: None, after: None, ended, sent: Vec::new(), sent_bytes: 0, replayed: 0 }
+        Self { body, next: None, after: None, ended, sent: Sent::default(), replayed: 0 }
     }
 
     /// Goes back to the beginning; false if too much was sent to remember.
     pub(in crate::channel) fn rewind(&mut self) -> bool {
         self.replayed = 0;
-        self.sent_bytes <= MAX_REPLAY
+        self.sent.is_whole()
     }
 
     /// Sends the rest on its own: the call has its answer's head, and this is never sent again.
     pub(in crate::channel) async fn pump(mut self, mut stream: SendStream<Bytes>) {
-        self.sent_bytes = MAX_REPLAY;
+        self.sent.bytes = usize::MAX;
         // What is wrong with the body has reset the stream, and shows in the response.
         let _ = poll_fn(|cx| poll_send(&mut stream, &mut self, cx)).await;
     }
 
     fn is_empty(&self) -> bool {
-        self.ended && self.next.is_none() && self.sent.is_empty()
+        self.ended && self.next.is_none() && self.sent.len() == 0
     }
 
     /// The chunk to send next, and whether it is the last; none at the end.
@@ -103,14 +136,8 @@ impl Outgoing {
             return;
         }
         self.next = self.after.take();
-        self.sent_bytes += chunk.len();
-        if self.sent_bytes <= MAX_REPLAY {
-            self.sent.push(chunk.clone());
-            self.replayed += 1;
-        } else {
-            self.sent = Vec::new();
-            self.replayed = 0;
-        }
+        self.sent.push(chunk);
+        self.replayed = self.sent.len();
     }
 }
 
