@@ -1,7 +1,7 @@
 //! What a call costs the client, beside the other clients there are.
 //!
 //! `cargo bench -p callsign-bench --bench call`; with `-- --brief` only to see that it works; with
-//! `-- WORKLOAD` only the workloads whose name contains it. Each reply is checked. All clients take
+//! `-- WORKLOAD CLIENT` only the workloads whose name contains the one, by the other. Each reply is checked. All clients take
 //! turns within one run; what counts is the median of the rounds, and of the rounds' ratios.
 
 use std::error::Error;
@@ -51,12 +51,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         return runtime(1)?.block_on(serve(ports));
     }
     let brief = args.iter().any(|arg| arg == "--brief");
-    let only = args.iter().find(|arg| !arg.starts_with("--"));
+    let mut names = args.iter().filter(|arg| !arg.starts_with("--"));
+    let (only, client) = (names.next(), names.next());
     let server = Server::start(ENDPOINTS)?;
     let mut measured = Vec::new();
     for workers in [1, 2] {
         let runtime = runtime(workers)?;
-        let clients: Vec<Client> = runtime.block_on(plaintext(&server)).map_err(|error| error.to_string())?;
+        let mut clients: Vec<Client> = runtime.block_on(plaintext(&server)).map_err(|error| error.to_string())?;
+        clients.retain(|(name, _)| client.is_none_or(|client| name == client));
         for mut workload in workloads() {
             if workload.workers != workers || only.is_some_and(|only| !workload.name.contains(only)) {
                 continue;
@@ -91,9 +93,10 @@ fn marks(measured: &[(Workload, Measured)]) -> Marks {
         marks.note("CPU a call to bare hyper's, 64 in flight", cpu(HYPER), AtMost(0.95), None);
         let small = one.ratio(CALLSIGN_SMALL, H2, |round| round.cpu_us);
         marks.note("CPU a call to bare h2's, 64, small buffers", small, AtMost(f64::INFINITY), Some(AtMost(1.25)));
-        marks.note("allocations a call", one.median(CALLSIGN, |round| round.allocs), AtMost(23.0), Some(AtMost(20.0)));
-        marks.note("bytes allocated a call", one.median(CALLSIGN, |round| round.alloc_bytes), AtMost(20e3), None);
-        let small = one.median(CALLSIGN_SMALL, |round| round.alloc_bytes);
+        let [count, bytes] = one.allocations(CALLSIGN);
+        marks.note("allocations a call", count, AtMost(23.0), Some(AtMost(20.0)));
+        marks.note("bytes allocated a call", bytes, AtMost(20e3), None);
+        let [_, small] = one.allocations(CALLSIGN_SMALL);
         marks.note("bytes allocated a call, small buffers", small, AtMost(20e3), Some(AtMost(3.5e3)));
     }
     let rates = [(1, 1, 1.2, None), (64, 1, 1.8, Some(2.3)), (512, 1, 1.9, Some(2.3)), (64, 2, 1.9, Some(2.5))];

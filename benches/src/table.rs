@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     clients::{Call, Client},
-    counter::Used,
+    counter::{Allocations, cpu},
     raw::{BoxError, Shape},
 };
 
@@ -55,10 +55,6 @@ pub struct Round {
     pub p99_us: f64,
     /// And 99.9 %.
     pub p999_us: f64,
-    /// Allocations a call.
-    pub allocs: f64,
-    /// Bytes allocated a call.
-    pub alloc_bytes: f64,
 }
 
 /// All rounds of each client of one workload.
@@ -66,6 +62,8 @@ pub struct Round {
 pub struct Measured {
     workload: Workload,
     rounds: Vec<(&'static str, Vec<Round>)>,
+    /// Allocations a call, and bytes allocated.
+    allocations: Vec<[f64; 2]>,
 }
 
 /// Lets the clients take turns, so often; a round before the first warms up.
@@ -86,13 +84,21 @@ pub async fn measure(clients: &[Client], workload: Workload, rounds: usize) -> R
             }
         }
     }
-    Ok(Measured { workload, rounds: all })
+    // Counted apart from what is timed: counting takes time.
+    let mut allocations = Vec::new();
+    for (_, call) in clients {
+        let counted = Allocations::count();
+        run(call, workload).await.map_err(|error| error.to_string())?;
+        let (count, bytes) = counted.so_far();
+        allocations.push([count, bytes].map(|all| all as f64 / workload.calls as f64));
+    }
+    Ok(Measured { workload, rounds: all, allocations })
 }
 
 async fn run(call: &Call, workload: Workload) -> Result<Round, BoxError> {
     let Workload { shape, concurrency, calls, .. } = workload;
     let messages = shape.messages();
-    let (begun, before) = (Instant::now(), Used::now());
+    let (begun, before) = (Instant::now(), cpu());
     let callers = (0..concurrency).map(|caller| {
         let (call, calls, messages) = (call.clone(), calls / concurrency, messages.clone());
         tokio::spawn(async move {
@@ -110,11 +116,11 @@ async fn run(call: &Call, workload: Workload) -> Result<Round, BoxError> {
     for caller in join_all(callers).await {
         took.extend(caller??);
     }
-    let [cpu_us, allocs, alloc_bytes] = Used::now().per_call(before, took.len());
+    let cpu_us = (cpu() - before).as_secs_f64() * 1e6 / took.len() as f64;
     let rps = took.len() as f64 / begun.elapsed().as_secs_f64();
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-    Ok(Round { rps, cpu_us, p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), allocs, alloc_bytes })
+    Ok(Round { rps, cpu_us, p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999) })
 }
 
 /// The middle one.
@@ -130,6 +136,13 @@ impl Measured {
     pub fn median(&self, client: &str, value: impl Fn(&Round) -> f64) -> f64 {
         let rounds = self.rounds.iter().find(|(name, _)| *name == client);
         median(rounds.map_or_else(Vec::new, |(_, rounds)| rounds.iter().map(value).collect()))
+    }
+
+    /// Allocations of a client's call, and their bytes.
+    #[must_use]
+    pub fn allocations(&self, client: &str) -> [f64; 2] {
+        let at = self.rounds.iter().position(|(name, _)| *name == client);
+        at.and_then(|at| self.allocations.get(at).copied()).unwrap_or([f64::NAN; 2])
     }
 
     /// One client beside another: the middle of the rounds' ratios, as they ran side by side.
@@ -150,7 +163,7 @@ impl Measured {
             "{:<26}{:>10}{:>10}{:>10}{:>10}{:>10}{:>9}{:>11}",
             "", "RPC/s", "CPU µs", "p50 µs", "p99 µs", "p99.9 µs", "allocs", "bytes"
         );
-        for (client, _) in &self.rounds {
+        for ((client, _), [allocs, bytes]) in self.rounds.iter().zip(&self.allocations) {
             let of = |value: fn(&Round) -> f64| self.median(client, value);
             println!(
                 "{client:<26}{:>10.0}{:>10.1}{:>10.0}{:>10.0}{:>10.0}{:>9.1}{:>11.0}",
@@ -159,8 +172,8 @@ impl Measured {
                 of(|round| round.p50_us),
                 of(|round| round.p99_us),
                 of(|round| round.p999_us),
-                of(|round| round.allocs),
-                of(|round| round.alloc_bytes),
+                allocs,
+                bytes,
             );
         }
     }
@@ -168,7 +181,7 @@ impl Measured {
     /// The rows of the file.
     #[must_use]
     pub fn rows(&self) -> Vec<Value> {
-        let row = |client: &&'static str| {
+        let row = |(client, [allocs, bytes]): (&'static str, [f64; 2])| {
             let of = |value: fn(&Round) -> f64| self.median(client, value);
             json!({
                 "client": client,
@@ -180,11 +193,11 @@ impl Measured {
                 "p50_us": of(|round| round.p50_us),
                 "p99_us": of(|round| round.p99_us),
                 "p999_us": of(|round| round.p999_us),
-                "allocs": of(|round| round.allocs),
-                "alloc_bytes": of(|round| round.alloc_bytes),
+                "allocs": allocs,
+                "alloc_bytes": bytes,
             })
         };
-        self.rounds.iter().map(|(client, _)| row(client)).collect()
+        self.rounds.iter().map(|(client, _)| *client).zip(self.allocations.iter().copied()).map(row).collect()
     }
 }
 
