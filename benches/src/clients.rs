@@ -2,12 +2,14 @@
 
 use std::{
     future::Future,
+    ops::Range,
     path::Path,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
@@ -28,11 +30,43 @@ use tower::{
 
 use crate::{
     echo::Server,
-    raw::{BoxError, Raw, Shape, on_channel, on_h2, on_hyper},
+    raw::{BoxError, Messages, Raw, Shape, on_channel, on_h2, on_hyper},
 };
 
-/// One call, its replies checked.
-pub type Call = Arc<dyn Fn(Shape, Bytes) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send + Sync>;
+/// One caller's calls, one after the other, the replies checked; how long each took.
+pub type Call =
+    Arc<dyn Fn(Shape, Job) -> Pin<Box<dyn Future<Output = Result<Vec<Duration>, BoxError>> + Send>> + Send + Sync>;
+
+/// What one caller is to send.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Job {
+    /// Where the messages are from.
+    pub messages: Messages,
+    /// Which of them.
+    pub numbers: Range<usize>,
+}
+
+impl Job {
+    /// So many messages.
+    #[must_use]
+    pub fn new(messages: Messages, numbers: Range<usize>) -> Self {
+        Self { messages, numbers }
+    }
+}
+
+async fn each<F: Future<Output = Result<(), BoxError>>>(
+    job: Job,
+    call: impl Fn(Bytes) -> F,
+) -> Result<Vec<Duration>, BoxError> {
+    let mut took = Vec::with_capacity(job.numbers.len());
+    for number in job.numbers {
+        let begun = Instant::now();
+        call(job.messages.get(number)).await?;
+        took.push(begun.elapsed());
+    }
+    Ok(took)
+}
 
 /// A client's name and how it calls.
 pub type Client = (&'static str, Call);
@@ -100,7 +134,10 @@ where
     C: GrpcService<Body, ResponseBody = Body, Future: Send> + Clone + Send + Sync + 'static,
     C::Error: Into<BoxError> + Send,
 {
-    Arc::new(move |shape, message| Box::pin(on_channel(channel.clone(), codec, shape, message)))
+    Arc::new(move |shape, job| {
+        let channel = channel.clone();
+        Box::pin(each(job, move |message| on_channel(channel.clone(), codec, shape, message)))
+    })
 }
 
 async fn by_h2(server: &Server) -> Result<Call, BoxError> {
@@ -114,13 +151,18 @@ async fn by_h2(server: &Server) -> Result<Call, BoxError> {
         tokio::spawn(async move { drop(connection.await) });
         connections.push((h2, address.to_string()));
     }
-    let (connections, next) = (Arc::new(connections), AtomicUsize::new(0));
-    Ok(Arc::new(move |shape, message| {
-        let (connections, at) = (connections.clone(), next.fetch_add(1, Relaxed));
-        Box::pin(async move {
-            let (h2, authority) = &connections[at % connections.len()];
-            on_h2(h2, authority, shape, message).await
-        })
+    let shared = Arc::new((connections, AtomicUsize::new(0)));
+    Ok(Arc::new(move |shape, job| {
+        let shared = shared.clone();
+        let call = move |message| {
+            let shared = shared.clone();
+            async move {
+                let (connections, next) = &*shared;
+                let (h2, authority) = &connections[next.fetch_add(1, Relaxed) % connections.len()];
+                on_h2(h2, authority, shape, message).await
+            }
+        };
+        Box::pin(each(job, call))
     }))
 }
 
@@ -135,13 +177,18 @@ async fn by_hyper(server: &Server) -> Result<Call, BoxError> {
         tokio::spawn(async move { drop(connection.await) });
         connections.push((sender, address.to_string()));
     }
-    let (connections, next) = (Arc::new(connections), AtomicUsize::new(0));
-    Ok(Arc::new(move |shape, message| {
-        let (connections, at) = (connections.clone(), next.fetch_add(1, Relaxed));
-        Box::pin(async move {
-            let (sender, authority) = &connections[at % connections.len()];
-            on_hyper(sender, authority, shape, message).await
-        })
+    let shared = Arc::new((connections, AtomicUsize::new(0)));
+    Ok(Arc::new(move |shape, job| {
+        let shared = shared.clone();
+        let call = move |message| {
+            let shared = shared.clone();
+            async move {
+                let (connections, next) = &*shared;
+                let (sender, authority) = &connections[next.fetch_add(1, Relaxed) % connections.len()];
+                on_hyper(sender, authority, shape, message).await
+            }
+        };
+        Box::pin(each(job, call))
     }))
 }
 
@@ -169,23 +216,24 @@ fn by_grpc(socket: &Path) -> Call {
         credentials,
         grpc::client::ChannelOptions::default(),
     );
-    Arc::new(move |shape, message| {
-        let channel = channel.clone();
-        Box::pin(async move {
-            let head = RequestHeaders::new().with_method_name("/echo.v1.Echo/Call");
-            let (mut send, mut recv) = channel.invoke(head, CallOptions::new()).await;
-            let options = SendOptions::new().with_final_msg(true);
-            send.send(&Message(message.clone()), options).await.map_err(|()| "cannot send")?;
-            let (mut reply, mut left) = (Message(Bytes::new()), shape.replies);
-            loop {
-                match recv.recv(&mut reply).await {
-                    ResponseStreamItem::Headers(_) => {}
-                    ResponseStreamItem::Message if reply.0 == message && left > 0 => left -= 1,
-                    ResponseStreamItem::Message => return Err("a reply is not what was sent".into()),
-                    ResponseStreamItem::Trailers(trailers) if left == 0 && trailers.status().is_ok() => return Ok(()),
-                    other => return Err(format!("ended with {other:?}").into()),
-                }
+    let one = move |channel: grpc::client::Channel, shape: Shape, message: Bytes| async move {
+        let head = RequestHeaders::new().with_method_name("/echo.v1.Echo/Call");
+        let (mut send, mut recv) = channel.invoke(head, CallOptions::new()).await;
+        let options = SendOptions::new().with_final_msg(true);
+        send.send(&Message(message.clone()), options).await.map_err(|()| "cannot send")?;
+        let (mut reply, mut left) = (Message(Bytes::new()), shape.replies);
+        loop {
+            match recv.recv(&mut reply).await {
+                ResponseStreamItem::Headers(_) => {}
+                ResponseStreamItem::Message if reply.0 == message && left > 0 => left -= 1,
+                ResponseStreamItem::Message => return Err("a reply is not what was sent".into()),
+                ResponseStreamItem::Trailers(trailers) if left == 0 && trailers.status().is_ok() => return Ok(()),
+                other => return Err(format!("ended with {other:?}").into()),
             }
-        })
+        }
+    };
+    Arc::new(move |shape, job| {
+        let channel = channel.clone();
+        Box::pin(each(job, move |message| one(channel.clone(), shape, message)))
     })
 }

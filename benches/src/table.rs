@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::{
-    clients::{Call, Client},
+    clients::{Call, Client, Job},
     counter::{Allocations, cpu},
     raw::{BoxError, Shape},
 };
@@ -101,16 +101,7 @@ async fn run(call: &Call, workload: Workload) -> Result<Round, BoxError> {
     let (begun, before) = (Instant::now(), cpu());
     let callers = (0..concurrency).map(|caller| {
         let (call, calls, messages) = (call.clone(), calls / concurrency, messages.clone());
-        tokio::spawn(async move {
-            let mut took = Vec::with_capacity(calls);
-            for n in 0..calls {
-                let message = messages.get(caller * calls + n);
-                let begun = Instant::now();
-                call(shape, message).await?;
-                took.push(begun.elapsed());
-            }
-            Ok::<_, BoxError>(took)
-        })
+        tokio::spawn(call(shape, Job::new(messages, caller * calls..(caller + 1) * calls)))
     });
     let mut took: Vec<Duration> = Vec::with_capacity(calls);
     for caller in join_all(callers).await {

@@ -1,6 +1,12 @@
-//! One call: pick, send, and again elsewhere if the server has not seen it.
+//! One call: an attempt, and another elsewhere if the server has not seen it.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
@@ -8,26 +14,20 @@ use http::{
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
 use super::{
-    CallOptions,
+    attempt::{Answer, Attempt, Failed},
     idle::Use,
     kept::Kept,
     line::Line,
-    published::{PickerCell, Published},
+    pick::Picked,
+    published::PickerCell,
     timeout,
-    transport::{Exchange, Failure, InFlight, Outgoing, ResponseBody, Stream},
+    transport::{Failure, Outgoing},
 };
-use crate::{
-    balance::{Pick, PickInfo},
-    endpoint::Endpoint,
-    error::{Error, Kind},
-    instance::ServiceName,
-    load::{CallGuard, LoadCell, Outcome},
-    util::{rng::Draws, task},
-};
+use crate::{error::Error, instance::ServiceName, load::LoadCell, util::rng::Draws};
 
 /// What all calls of a channel share.
 #[derive(Debug)]
@@ -48,110 +48,11 @@ pub(super) struct Calls {
     pub(super) used: Use,
 }
 
-/// Who serves a call, for its errors.
-#[derive(Debug, Clone)]
-pub(super) struct Served {
-    service: ServiceName,
-    endpoint: Endpoint,
-}
-
-impl Served {
-    pub(super) fn failed(&self, error: Error) -> Status {
-        error.context(format!("{} at {}", self.service, self.endpoint)).into()
-    }
-
-    pub(super) fn deadline_exceeded(&self) -> Status {
-        self.failed(Error::new(Kind::DeadlineExceeded, "the deadline passed during the call"))
-    }
-}
-
-/// A picked endpoint, the call counted in, with a stream to it.
-struct Picked {
-    served: Served,
-    guard: CallGuard,
-    stream: Stream,
-}
-
-/// What a look for an endpoint finds.
-enum Look {
-    Picked(Picked),
-    Failed(Status),
-    /// Nothing, until something else is published.
-    NotReady,
-    /// Endpoints, but every stream to them is taken.
-    Full,
-}
-
-/// So many endpoints are asked for a stream before a call waits for one.
-const ASKED: usize = 16;
-
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 impl Calls {
-    /// Waits until an endpoint is ready, whatever happens.
-    pub(super) async fn ready(&self) {
-        let look = |published: &Arc<Published>| match **published {
-            Published::Ready { .. } => Some(()),
-            Published::Idle => {
-                self.used.wake();
-                None
-            }
-            Published::Waiting(_) | Published::Failing(_) => None,
-        };
-        self.cell.wait_for(look).await;
-    }
-
-    /// Carries out a call up to the response's head.
-    pub(super) async fn call(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let (mut head, body) = request.into_parts();
-        let begun = Instant::now();
-        self.used.begin();
-        let deadline = self.deadline(&mut head.headers, begun)?;
-        self.complete(&mut head);
-
-        let mut body = Outgoing::new(body);
-        let mut kept = Kept::default();
-        // It refused the call: go elsewhere if there is an elsewhere.
-        let mut refused: Option<Arc<LoadCell>> = None;
-        loop {
-            let picked = self.pick(&head, begun, deadline, refused.as_ref()).await?;
-            kept.put_back(&mut head.headers);
-            if let Some(left) = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
-                && begun.elapsed() > Duration::from_millis(1)
-            {
-                head.headers.insert(GRPC_TIMEOUT, timeout::format(left));
-            }
-            let (served, load) = (picked.served.clone(), picked.guard.cell().clone());
-            kept.keep(&head.headers);
-            let mut request = Request::new(());
-            *request.method_mut() = Method::POST;
-            *request.version_mut() = Version::HTTP_2;
-            *request.uri_mut() = head.uri.clone();
-            *request.headers_mut() = std::mem::take(&mut head.headers);
-            let error = match attempt(picked, request, &mut body, deadline).await {
-                Ok(mut response) => {
-                    if self.report_endpoint {
-                        // What room there is for extensions is used again.
-                        head.extensions.clear();
-                        head.extensions.insert(served.endpoint);
-                        *response.extensions_mut() = head.extensions;
-                    }
-                    return Ok(response);
-                }
-                Err(Failure::Request(status)) => return Err(status),
-                Err(Failure::Failed(error)) => return Err(served.failed(error)),
-                // gRFC A6, transparent retries: what never left is free, refused unprocessed once.
-                Err(Failure::Refused(error)) if refused.is_some() => return Err(served.failed(error)),
-                Err(Failure::Refused(error)) => {
-                    refused = Some(load);
-                    error
-                }
-                Err(Failure::NotSent(error)) => error,
-            };
-            if !body.rewind() {
-                return Err(served.failed(error.context("too much of the request was sent to send it again")));
-            }
-        }
+    pub(super) fn failed(&self, error: Error) -> Status {
+        error.context(self.service.to_string()).into()
     }
 
     /// The call's deadline, and the header that tells the server.
@@ -184,146 +85,164 @@ impl Calls {
         };
         head.headers.insert(USER_AGENT, user_agent);
     }
+}
 
-    /// Waits for a pick, as long as the call may.
-    async fn pick(
-        &self,
-        head: &Parts,
-        begun: Instant,
-        deadline: Option<Instant>,
-        refused: Option<&Arc<LoadCell>>,
-    ) -> Result<Picked, Status> {
-        // Nearly always at once; only who waits pays for waiting.
-        let full = match self.look(&self.cell.load(), head, refused, false) {
-            Look::Picked(picked) => return Ok(picked),
-            Look::Failed(status) => return Err(status),
-            Look::NotReady => false,
-            Look::Full => true,
-        };
-        let patience = (!self.waits_for_ready(head)).then(|| begun + self.patience);
-        let picked = self.wait(head, refused, full);
-        let Some(until) = [deadline, patience].into_iter().flatten().min() else { return picked.await };
-        match timeout_at(until, picked).await {
-            Ok(picked) => picked,
-            Err(_) => Err(self.waited(until - begun, deadline == Some(until))),
-        }
+/// One call, between its attempts.
+struct Call {
+    calls: Arc<Calls>,
+    head: Parts,
+    body: Outgoing,
+    begun: Instant,
+    deadline: Option<Instant>,
+    /// The headers, while an attempt has them.
+    kept: Kept,
+    /// It refused the call: go elsewhere if there is an elsewhere.
+    refused: Option<Arc<LoadCell>>,
+}
+
+impl Call {
+    fn new(calls: Arc<Calls>, request: Request<Body>) -> Result<Self, Status> {
+        let (mut head, body) = request.into_parts();
+        let begun = Instant::now();
+        calls.used.begin();
+        let deadline = calls.deadline(&mut head.headers, begun)?;
+        calls.complete(&mut head);
+        let body = Outgoing::new(body);
+        Ok(Self { calls, head, body, begun, deadline, kept: Kept::default(), refused: None })
     }
 
-    /// Waits for an endpoint to be ready; and, where it is streams that are missing, in line.
-    async fn wait(&self, head: &Parts, refused: Option<&Arc<LoadCell>>, full: bool) -> Result<Picked, Status> {
-        let mut place = if full { Some(self.line.join().await) } else { None };
+    /// Begins an attempt at what was picked.
+    fn attempt(&mut self, picked: Picked) -> Result<Attempt, Failed> {
+        if let Some(deadline) = self.deadline
+            && self.begun.elapsed() > Duration::from_millis(1)
+        {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.head.headers.insert(GRPC_TIMEOUT, timeout::format(left));
+        }
+        self.kept.keep(&self.head.headers);
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.head.uri.clone();
+        *request.headers_mut() = std::mem::take(&mut self.head.headers);
+        Attempt::start(picked, request, &self.body, self.deadline)
+    }
+
+    /// Gets ready to try again after an attempt that failed, if that may be.
+    ///
+    /// What never left is free, and what was refused unprocessed once
+    /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#transparent-retries)).
+    fn again(&mut self, Failed { failure, served, load }: Failed) -> Result<(), Status> {
+        let error = match failure {
+            Failure::Request(status) => return Err(status),
+            Failure::Failed(error) => return Err(served.failed(error)),
+            Failure::Refused(error) if self.refused.is_some() => return Err(served.failed(error)),
+            Failure::Refused(error) => {
+                self.refused = Some(load);
+                error
+            }
+            Failure::NotSent(error) => error,
+        };
+        if !self.body.rewind() {
+            return Err(served.failed(error.context("too much of the request was sent to send it again")));
+        }
+        self.kept.put_back(&mut self.head.headers);
+        Ok(())
+    }
+
+    /// Goes on as long as it takes.
+    async fn run(mut self) -> Result<Response<Body>, Status> {
         loop {
-            let look = |published: &Arc<Published>| match self.look(published, head, refused, place.is_some()) {
-                Look::NotReady => None,
-                Look::Full if place.is_some() => None,
-                found => Some(found),
+            let picked = self.calls.pick(&self.head, self.begun, self.deadline, self.refused.as_ref()).await?;
+            let ended = match self.attempt(picked) {
+                Ok(mut attempt) => poll_fn(|cx| attempt.poll(cx, &mut self.body)).await,
+                Err(failed) => Err(failed),
             };
-            let found = match &place {
-                None => Some(self.cell.wait_for(look).await),
-                Some(place) => tokio::select! {
-                    biased;
-                    found = self.cell.wait_for(look) => Some(found),
-                    () = place.freed() => None,
-                },
-            };
-            match found {
-                Some(Look::Picked(picked)) => return Ok(picked),
-                Some(Look::Failed(status)) => return Err(status),
-                Some(Look::Full) => place = Some(self.line.join().await),
-                Some(Look::NotReady) | None => {}
+            match ended {
+                Ok(answer) => return Ok(self.answer(answer)),
+                Err(failed) => self.again(failed)?,
             }
         }
     }
 
-    /// Looks in one state for an endpoint with a free stream.
-    fn look(&self, published: &Published, head: &Parts, refused: Option<&Arc<LoadCell>>, first_in_line: bool) -> Look {
-        let (picker, nodes, connections) = match published {
-            Published::Ready { picker, nodes, connections } => (picker, nodes, connections),
-            Published::Waiting(_) => return Look::NotReady,
-            Published::Idle => {
-                self.used.wake();
-                return Look::NotReady;
-            }
-            Published::Failing(_) if self.waits_for_ready(head) => return Look::NotReady,
-            Published::Failing(error) => return Look::Failed(self.failed(error.clone())),
-        };
-        let mut tried = Vec::new();
-        if let Some(refused) = refused.filter(|_| nodes.len() > 1) {
-            tried.extend(nodes.iter().position(|node| Arc::ptr_eq(node.load(), refused)));
+    fn answer(&mut self, Answer { mut response, served }: Answer) -> Response<Body> {
+        if self.calls.report_endpoint {
+            // What room there is for extensions is used again.
+            let mut extensions = std::mem::take(&mut self.head.extensions);
+            extensions.clear();
+            extensions.insert(served.endpoint().clone());
+            *response.extensions_mut() = extensions;
         }
-        let now = Instant::now().into_std();
-        let mut nothing = Look::NotReady;
-        for _ in 0..ASKED {
-            let mut info = PickInfo::new(head.uri.path(), &head.headers, now, self.draws.next_u64());
-            info.tried = &tried;
-            let at = match picker.pick(&info) {
-                Pick::At(at) if !tried.contains(&at) => at,
-                Pick::At(_) | Pick::Queue => return nothing,
-                Pick::Fail(_) if self.waits_for_ready(head) || matches!(nothing, Look::Full) => return nothing,
-                Pick::Fail(error) | Pick::Drop(error) => return Look::Failed(self.failed(error)),
-            };
-            let (Some(node), Some(connections)) = (nodes.get(at), connections.get(at)) else { return nothing };
-            if let Some(stream) = connections.open(first_in_line) {
-                let served = Served { service: self.service.clone(), endpoint: node.endpoint().clone() };
-                return Look::Picked(Picked { served, guard: node.load().start(), stream });
-            }
-            tried.push(at);
-            nothing = Look::Full;
-        }
-        nothing
-    }
-
-    fn waits_for_ready(&self, head: &Parts) -> bool {
-        let options = head.extensions.get::<CallOptions>();
-        options.and_then(|options| options.wait_for_ready).unwrap_or(self.wait_for_ready)
-    }
-
-    fn failed(&self, error: Error) -> Status {
-        error.context(self.service.to_string()).into()
-    }
-
-    /// The status of a call that waited in vain: for what, and how long.
-    fn waited(&self, waited: Duration, deadline: bool) -> Status {
-        let kind = if deadline { Kind::DeadlineExceeded } else { Kind::Unavailable };
-        let context = format!("waited {waited:.1?} for a ready endpoint");
-        self.failed(match &**self.cell.load() {
-            Published::Idle => Error::new(kind, context),
-            Published::Waiting(why) | Published::Failing(why) => Error::with_source(kind, context, why.clone()),
-            Published::Ready { nodes, .. } => {
-                let ready = nodes.len();
-                let why = "the policy picks none, or as many calls are open as the servers allow";
-                Error::new(kind, format!("waited {waited:.1?} for a stream to one of {ready} ready endpoints: {why}"))
-            }
-        })
+        response
     }
 }
 
-/// Sends the request on its connection and waits for the response's head.
-async fn attempt(
-    picked: Picked,
-    request: Request<()>,
-    body: &mut Outgoing,
-    deadline: Option<Instant>,
-) -> Result<Response<Body>, Failure> {
-    let Picked { served, guard, stream } = picked;
-    let mut exchange = Exchange::start(&stream, request, body)?;
-    let response = poll_fn(|cx| exchange.poll_response(cx, &stream, body));
-    let response = match deadline {
-        None => response.await,
-        Some(deadline) => timeout_at(deadline, response).await.unwrap_or_else(|_| {
-            Err(Failure::Failed(Error::new(Kind::DeadlineExceeded, "the deadline passed before the response")))
-        }),
-    };
-    let (head, recv) = match response {
-        Ok(response) => response.into_parts(),
-        Err(failure) => {
-            let outcome = if matches!(failure, Failure::Failed(_)) { Outcome::Failure } else { Outcome::Cancelled };
-            guard.finish(outcome, Instant::now().into_std());
-            return Err(failure);
+/// A call up to the head of its response. One that finds an endpoint at once, and is answered,
+/// costs no allocation for itself.
+pub(super) struct Calling(State);
+
+#[allow(clippy::large_enum_variant, reason = "the large one is the common one")]
+enum State {
+    Begun(Call),
+    Sent(Call, Attempt),
+    Slow(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>),
+    Over(Option<Status>),
+}
+
+impl Calling {
+    pub(super) fn new(calls: &Arc<Calls>, request: Request<Body>) -> Self {
+        let call = Call::new(calls.clone(), request);
+        Self(call.map_or_else(|status| State::Over(Some(status)), State::Begun))
+    }
+
+    fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Status>> {
+        loop {
+            match &mut self.0 {
+                State::Begun(call) => match call.calls.pick_now(&call.head).transpose()? {
+                    None => self.go_slow(),
+                    Some(picked) => match call.attempt(picked) {
+                        Ok(attempt) => {
+                            let begun = std::mem::replace(&mut self.0, State::Over(None));
+                            if let State::Begun(call) = begun {
+                                self.0 = State::Sent(call, attempt);
+                            }
+                        }
+                        Err(failed) => {
+                            call.again(failed)?;
+                            self.go_slow();
+                        }
+                    },
+                },
+                State::Sent(call, attempt) => match ready!(attempt.poll(cx, &mut call.body)) {
+                    Ok(answer) => return Poll::Ready(Ok(call.answer(answer))),
+                    Err(failed) => {
+                        call.again(failed)?;
+                        self.go_slow();
+                    }
+                },
+                State::Slow(slow) => return slow.as_mut().poll(cx),
+                State::Over(status) => {
+                    let status = status.take().unwrap_or_else(|| Status::internal("a call is over, and polled again"));
+                    return Poll::Ready(Err(status));
+                }
+            }
         }
-    };
-    let pump = exchange.into_request().map(|rest| task::spawn(std::mem::take(body).pump(rest)));
-    let call = InFlight { guard, deadline, _pump: pump, stream };
-    let body = ResponseBody::new(recv, &head.headers, served, call);
-    Ok(Response::from_parts(head, Body::new(body)))
+    }
+
+    /// Waits, or tries again, in a place of its own.
+    fn go_slow(&mut self) {
+        if let State::Begun(call) | State::Sent(call, _) = std::mem::replace(&mut self.0, State::Over(None)) {
+            self.0 = State::Slow(Box::pin(call.run()));
+        }
+    }
+}
+
+impl Future for Calling {
+    type Output = Result<Response<Body>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = ready!(self.poll_call(cx));
+        self.0 = State::Over(None);
+        Poll::Ready(ended)
+    }
 }

@@ -8,19 +8,27 @@ use std::{
     },
 };
 
-use super::transport::{Connection, Stream};
+use super::{
+    served::Served,
+    transport::{Connection, Stream},
+};
 use crate::util::thread;
 
 /// The connections of an endpoint that take calls, at least one.
 #[derive(Debug)]
 pub(super) struct Connections {
+    served: Served,
     list: Box<[Connection]>,
     more: Arc<More>,
 }
 
 impl Connections {
-    pub(super) fn new(list: impl IntoIterator<Item = Connection>, more: Arc<More>) -> Self {
-        Self { list: list.into_iter().collect(), more }
+    pub(super) fn new(served: Served, list: impl IntoIterator<Item = Connection>, more: Arc<More>) -> Self {
+        Self { served, list: list.into_iter().collect(), more }
+    }
+
+    pub(super) fn served(&self) -> &Served {
+        &self.served
     }
 
     /// A stream on one of them, if there is a free one; else asks for one more connection.

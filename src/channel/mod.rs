@@ -1,5 +1,6 @@
 //! The client's side: a channel that calls a service by its name.
 
+mod attempt;
 mod build;
 mod builder;
 mod call;
@@ -8,9 +9,11 @@ mod connections;
 mod idle;
 mod kept;
 mod line;
+mod pick;
 mod pool;
 mod published;
 mod ready;
+mod served;
 mod source;
 mod subchannel;
 mod timeout;
@@ -28,7 +31,7 @@ use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower_service::Service;
 
-use self::call::Calls;
+use self::call::{Calling, Calls};
 pub use self::{
     builder::ChannelBuilder,
     connect::{Connector, Io, TcpConnector},
@@ -112,7 +115,7 @@ impl Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        ResponseFuture(Box::pin(self.calls.clone().call(request)))
+        ResponseFuture(Calling::new(&self.calls, request))
     }
 }
 
@@ -124,13 +127,13 @@ impl fmt::Debug for Channel {
 
 /// A call, up to the head of its response.
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>);
+pub struct ResponseFuture(Calling);
 
 impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Status>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+        Pin::new(&mut self.0).poll(cx)
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     connections::More,
     idle::Idleness,
     published::Published,
+    served::Served,
     source::Source,
     subchannel::{Lost, Subchannel},
     transport::{ConnectionEvent, Dialer},
@@ -191,15 +192,18 @@ impl Pool {
         match change {
             Change::Insert(key, endpoint) => {
                 self.populated = true;
+                let served = Served::new(self.calls.service.clone(), endpoint);
                 match self.subchannels.get_mut(&key) {
                     Some(subchannel) => {
-                        self.dirty |= subchannel.connections().is_some() && *subchannel.endpoint() != endpoint;
-                        subchannel.describe(endpoint);
+                        if subchannel.endpoint() != served.endpoint() {
+                            self.dirty |= subchannel.connections().is_some();
+                            subchannel.describe(served);
+                        }
                     }
                     None => {
                         let (tell, full) = (self.tell.clone(), key.clone());
                         let more = More::new(move || drop(tell.send((full.clone(), News::Full))));
-                        self.subchannels.insert(key, Subchannel::new(endpoint, self.backoff, more));
+                        self.subchannels.insert(key, Subchannel::new(served, self.backoff, more));
                     }
                 }
             }

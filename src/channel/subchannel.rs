@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     connections::{Connections, More},
+    served::Served,
     transport::Connection,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 /// ([gRPC connectivity states](https://github.com/grpc/grpc/blob/master/doc/connectivity-semantics-and-api.md)).
 #[derive(Debug)]
 pub(super) struct Subchannel {
-    endpoint: Endpoint,
+    served: Served,
     load: Arc<LoadCell>,
     state: State,
     backoff: Backoff,
@@ -79,9 +80,9 @@ const HEALTHY: Duration = Duration::from_secs(5);
 const POLITE: Duration = Duration::from_secs(1);
 
 impl Subchannel {
-    pub(super) fn new(endpoint: Endpoint, backoff: BackoffConfig, more: More) -> Self {
+    pub(super) fn new(served: Served, backoff: BackoffConfig, more: More) -> Self {
         Self {
-            endpoint,
+            served,
             load: Arc::default(),
             state: State::Idle,
             backoff: Backoff::new(backoff),
@@ -92,7 +93,7 @@ impl Subchannel {
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        self.served.endpoint()
     }
 
     pub(super) fn load(&self) -> &Arc<LoadCell> {
@@ -100,8 +101,11 @@ impl Subchannel {
     }
 
     /// The same place with a new description; the connections stay.
-    pub(super) fn describe(&mut self, endpoint: Endpoint) {
-        self.endpoint = endpoint;
+    pub(super) fn describe(&mut self, served: Served) {
+        self.served = served;
+        if let State::Ready(ready) = &mut self.state {
+            ready.connections = connections(&self.served, &ready.live, &self.more);
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -169,8 +173,7 @@ impl Subchannel {
     }
 
     fn ready(&mut self, live: Vec<Live>, another: Another) {
-        let connections = live.iter().map(|live| live.connection.clone());
-        let connections = Arc::new(Connections::new(connections, self.more.clone()));
+        let connections = connections(&self.served, &live, &self.more);
         self.state = State::Ready(Ready { live, connections, another });
     }
 
@@ -277,6 +280,11 @@ impl Subchannel {
         self.state = State::TransientFailure { retry_at };
         retry_at
     }
+}
+
+fn connections(served: &Served, live: &[Live], more: &Arc<More>) -> Arc<Connections> {
+    let list = live.iter().map(|live| live.connection.clone());
+    Arc::new(Connections::new(served.clone(), list, more.clone()))
 }
 
 /// What the loss of a connection means.

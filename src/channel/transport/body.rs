@@ -10,12 +10,12 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status};
 
 use super::{connection::Stream, error::describe};
 use crate::{
-    channel::call::Served,
+    channel::served::Served,
     load::{CallGuard, Outcome},
     util::task::Task,
 };
@@ -28,14 +28,13 @@ pub(in crate::channel) struct ResponseBody {
     served: Served,
     /// None once the call has ended.
     call: Option<InFlight>,
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// What lives as long as the call.
 #[derive(Debug)]
 pub(in crate::channel) struct InFlight {
     pub(in crate::channel) guard: CallGuard,
-    pub(in crate::channel) deadline: Option<Instant>,
+    pub(in crate::channel) deadline: Option<Pin<Box<Sleep>>>,
     /// Sends the rest of the request; its drop takes the request back.
     pub(in crate::channel) _pump: Option<Task>,
     /// Keeps the connection of a removed endpoint alive to the call's end, and its place on it.
@@ -44,7 +43,7 @@ pub(in crate::channel) struct InFlight {
 
 impl ResponseBody {
     pub(in crate::channel) fn new(recv: RecvStream, headers: &HeaderMap, served: Served, call: InFlight) -> Self {
-        let mut body = Self { data_ended: recv.is_end_stream(), recv, served, call: Some(call), timer: None };
+        let mut body = Self { data_ended: recv.is_end_stream(), recv, served, call: Some(call) };
         if body.data_ended {
             body.finish(outcome(headers));
         }
@@ -96,8 +95,8 @@ impl ResponseBody {
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.call.as_ref().and_then(|call| call.deadline) else { return Poll::Pending };
-        self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
+        let deadline = self.call.as_mut().and_then(|call| call.deadline.as_mut());
+        deadline.map_or(Poll::Pending, |deadline| deadline.as_mut().poll(cx))
     }
 }
 

@@ -191,8 +191,8 @@ impl Exchange {
     }
 
     /// The request's stream, if there is more to send on it.
-    pub(in crate::channel) fn into_request(self) -> Option<SendStream<Bytes>> {
-        self.request
+    pub(in crate::channel) fn take_request(&mut self) -> Option<SendStream<Bytes>> {
+        self.request.take()
     }
 }
 
