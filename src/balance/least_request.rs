@@ -10,7 +10,8 @@ use crate::load::LoadCell;
 ///
 /// Other than there no endpoint is drawn twice for a call, so one that hangs gets nothing while it
 /// does; and a failure counts as a call in flight for a second, so that failing fast does not look
-/// like being fast.
+/// like being fast. And of a thread's calls one draws where the one before went, as long as that is
+/// no busier than another.
 #[derive(Debug, Clone)]
 pub struct LeastRequest {
     choices: usize,
@@ -50,12 +51,27 @@ struct LeastRequestPicker {
     choices: usize,
 }
 
+impl LeastRequestPicker {
+    fn recent(&self, info: &PickInfo<'_>) -> Option<(usize, u32)> {
+        let at = info.recent.filter(|at| !info.tried.contains(at))?;
+        let load = self.loads.get(at)?.busy(info.now);
+        (load > 0).then_some((at, load))
+    }
+}
+
 impl Picker for LeastRequestPicker {
     fn pick(&self, info: &PickInfo<'_>) -> Pick {
         let mut best = None;
         let mut random = info.random;
         let mut drawn = [0; MAX_CHOICES];
-        for n in 0..self.choices.min(self.loads.len()) {
+        let mut first = 0;
+        // Where the thread's last call went counts as drawn, if it is at work: the writes of calls
+        // that begin together then join, and one that is remembered balances no worse than one
+        // that is drawn (Mitzenmacher, Prabhakar, Shah: Load balancing with memory, 2002).
+        if let Some((at, load)) = self.recent(info) {
+            (best, drawn[0], first) = (Some((load, at)), at, 1);
+        }
+        for n in first..self.choices.min(self.loads.len()) {
             let Some(at) = info.draw_another(random, self.loads.len(), &drawn[..n]) else { break };
             let load = self.loads[at].busy(info.now);
             // The first of equals stays: it was drawn evenly.

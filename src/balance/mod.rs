@@ -130,6 +130,8 @@ pub struct PickInfo<'a> {
     pub now: Instant,
     /// A random number of this call's own, evenly from all that there are.
     pub random: u64,
+    /// The position that this thread's call before was sent to, in this very picker.
+    pub recent: Option<usize>,
     /// Positions that this call was refused at already, in this very picker.
     pub tried: &'a [usize],
 }
@@ -137,7 +139,7 @@ pub struct PickInfo<'a> {
 impl<'a> PickInfo<'a> {
     /// A call of a method.
     pub fn new(method: &'a str, headers: &'a HeaderMap, now: Instant, random: u64) -> Self {
-        Self { method, headers, now, random, tried: &[] }
+        Self { method, headers, now, random, recent: None, tried: &[] }
     }
 
     /// Draws one of `count` positions evenly by `random`, none that was tried; none if all were.

@@ -97,3 +97,50 @@ proptest! {
         prop_assert_eq!(tried.into_iter().collect::<HashSet<_>>().len(), count);
     }
 }
+
+/// As calls come and go, in order or at random, what is remembered makes no endpoint busier than a
+/// draw would, and joins many calls that begin together.
+#[test]
+fn least_request_with_memory_joins_calls_and_balances_no_worse() {
+    let run = |memory: bool| {
+        let nodes = nodes(8);
+        let picker = Policy::default().balancer(1).rebuild(&nodes);
+        let (headers, now) = (HeaderMap::new(), Instant::now());
+        let (mut random, mut recent, mut same, mut most) = (7, None, 0, 0);
+        let mut open = std::collections::VecDeque::new();
+        for _ in 0..20_000 {
+            random = mix(random);
+            let mut info = PickInfo::new("/s/m", &headers, now, random);
+            info.recent = recent.filter(|_| memory);
+            let Pick::At(at) = picker.pick(&info) else { panic!("nothing picked") };
+            same += usize::from(recent == Some(at));
+            recent = Some(at);
+            open.push_back(nodes[at].load().start());
+            if open.len() > 64 {
+                drop(open.swap_remove_back((random >> 40) as usize % 64));
+            }
+            most = most.max(nodes.iter().map(|node| node.load().in_flight()).max().unwrap_or(0));
+        }
+        (same, most)
+    };
+    let ((drawn, most), (remembered, most_remembered)) = (run(false), run(true));
+    assert!(remembered * 2 > drawn * 3, "{remembered} and {drawn} of 20,000 went where the one before went");
+    assert!(most_remembered <= most + 1, "{most_remembered} and {most} at one endpoint, of 64 on eight");
+}
+
+#[test]
+fn one_call_after_the_other_goes_everywhere() {
+    let nodes = nodes(4);
+    let picker = Policy::default().balancer(1).rebuild(&nodes);
+    let (headers, now) = (HeaderMap::new(), Instant::now());
+    let (mut shares, mut random, mut recent) = ([0; 4], 7, None);
+    for _ in 0..4_000 {
+        random = mix(random);
+        let mut info = PickInfo::new("/s/m", &headers, now, random);
+        info.recent = recent;
+        let Pick::At(at) = picker.pick(&info) else { panic!("nothing picked") };
+        shares[at] += 1;
+        recent = Some(at);
+    }
+    assert!(shares.iter().all(|share| (850..1_150).contains(share)), "{shares:?}");
+}

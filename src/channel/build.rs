@@ -43,7 +43,7 @@ impl ChannelBuilder {
         }
         let context = format!("{}: waited {bound:.1?} for a first ready endpoint", wait.calls.service);
         Err(match &**wait.calls.cell.load() {
-            Published::Ready { .. } => return Ok(wait.clone()),
+            Published::Ready(_) => return Ok(wait.clone()),
             Published::Idle => Error::unavailable(context),
             Published::Waiting(why) | Published::Failing(why) => {
                 Error::with_source(Kind::Unavailable, context, why.clone())

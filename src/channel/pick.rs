@@ -6,7 +6,13 @@ use http::request::Parts;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-use super::{CallOptions, call::Calls, published::Published, served::Served, transport::Stream};
+use super::{
+    CallOptions,
+    call::Calls,
+    published::{Published, Ready},
+    served::Served,
+    transport::Stream,
+};
 use crate::{
     balance::{Pick, PickInfo},
     error::{Error, Kind},
@@ -37,7 +43,7 @@ impl Calls {
     /// Waits until an endpoint is ready, whatever happens.
     pub(super) async fn ready(&self) {
         let look = |published: &Arc<Published>| match **published {
-            Published::Ready { .. } => Some(()),
+            Published::Ready(_) => Some(()),
             Published::Idle => {
                 self.used.wake();
                 None
@@ -107,8 +113,8 @@ impl Calls {
 
     /// Looks in one state for an endpoint with a free stream.
     fn look(&self, published: &Published, head: &Parts, refused: Option<&Arc<LoadCell>>, first_in_line: bool) -> Look {
-        let (picker, nodes, connections) = match published {
-            Published::Ready { picker, nodes, connections } => (picker, nodes, connections),
+        let Ready { picker, nodes, connections, recent } = match published {
+            Published::Ready(ready) => ready,
             Published::Waiting(_) => return Look::NotReady,
             Published::Idle => {
                 self.used.wake();
@@ -126,6 +132,7 @@ impl Calls {
         for _ in 0..ASKED {
             let mut info = PickInfo::new(head.uri.path(), &head.headers, now, self.draws.next_u64());
             info.tried = &tried;
+            info.recent = recent.get();
             let at = match picker.pick(&info) {
                 Pick::At(at) if !tried.contains(&at) => at,
                 Pick::At(_) | Pick::Queue => return nothing,
@@ -134,6 +141,7 @@ impl Calls {
             };
             let (Some(node), Some(connections)) = (nodes.get(at), connections.get(at)) else { return nothing };
             if let Some(stream) = connections.open(first_in_line) {
+                recent.set(at);
                 let served = connections.served().clone();
                 return Look::Picked(Picked { served, guard: node.load().start(), stream });
             }
@@ -155,8 +163,8 @@ impl Calls {
         self.failed(match &**self.cell.load() {
             Published::Idle => Error::new(kind, context),
             Published::Waiting(why) | Published::Failing(why) => Error::with_source(kind, context, why.clone()),
-            Published::Ready { nodes, .. } => {
-                let ready = nodes.len();
+            Published::Ready(ready) => {
+                let ready = ready.nodes.len();
                 let why = "the policy picks none, or as many calls are open as the servers allow";
                 Error::new(kind, format!("waited {waited:.1?} for a stream to one of {ready} ready endpoints: {why}"))
             }

@@ -22,7 +22,7 @@ use super::{
     call::Calls,
     connections::More,
     idle::Idleness,
-    published::Published,
+    published::{Published, Ready, Recent},
     served::Served,
     source::Source,
     subchannel::{Lost, Subchannel},
@@ -319,7 +319,8 @@ impl Pool {
                 known: self.subchannels.len(),
             });
             let picker = self.balancer.rebuild(&nodes);
-            self.calls.cell.publish(Published::Ready { picker, nodes, connections });
+            let recent = Recent::default();
+            self.calls.cell.publish(Published::Ready(Ready { picker, nodes, connections, recent }));
         }
         self.dirty = false;
     }

@@ -35,7 +35,7 @@ impl Service<Request<Body>> for WhenReady {
     type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        if !matches!(**self.channel.calls.cell.load(), Published::Ready { .. }) {
+        if !matches!(**self.channel.calls.cell.load(), Published::Ready(_)) {
             let calls = self.channel.calls.clone();
             let waiting = self.waiting.get_or_insert_with(|| Box::pin(async move { calls.ready().await }));
             ready!(waiting.as_mut().poll(cx));

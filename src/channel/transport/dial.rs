@@ -42,7 +42,7 @@ pub(in crate::channel) struct Dialer {
     /// What a server's headers, or trailers, may weigh, as HTTP/2 counts it.
     pub(in crate::channel) max_header_list: u32,
     /// Let callers queue more frames before each write: pays where callers and the driver share
-    /// worker threads, costs on a single one.
+    /// worker threads; on a single one they run before the driver anyway.
     pub(in crate::channel) coalesce: bool,
 }
 

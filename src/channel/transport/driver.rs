@@ -15,6 +15,7 @@ use h2::{
 };
 use tokio::{
     sync::oneshot,
+    task::yield_now,
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
@@ -88,11 +89,11 @@ impl Driver {
     pub(super) async fn run(mut self, tell: impl Fn(ConnectionEvent) + Send + Sync) {
         let mut yielded = false;
         let end = poll_fn(|cx| {
-            if self.coalesce && !yielded {
-                // Woken by one caller: run again behind the other tasks that are ready.
+            if self.coalesce && !yielded && self.streams.are_several() {
+                // Woken by one caller: run again behind the other tasks that are ready, which may
+                // have something to write too.
                 yielded = true;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                return pin!(yield_now()).poll(cx).map(|()| End::Closed);
             }
             yielded = false;
             self.poll(cx, &tell)

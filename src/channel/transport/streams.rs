@@ -47,6 +47,10 @@ impl Streams {
         self.open.load(SeqCst) == 0
     }
 
+    pub(super) fn are_several(&self) -> bool {
+        self.open.load(SeqCst) > 1
+    }
+
     /// Counts one in, if there is room; of the last free one, only for the first in line.
     pub(super) fn open(&self, first_in_line: bool) -> bool {
         let reserved = u32::from(!first_in_line && self.line.is_occupied());
