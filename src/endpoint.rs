@@ -75,10 +75,12 @@ impl Endpoint {
     }
 
     /// Projects an instance onto its gRPC endpoint: all its addresses of the first gRPC scheme that
-    /// it lists and that `carries` accepts; none if it has none such.
+    /// it lists and that `carries` accepts, `grpcs` before others; none if it has none such.
     pub fn of(instance: &Arc<ServiceInstance>, carries: impl Fn(&Address) -> bool) -> Option<Self> {
         let usable = |address: &&Address| address.scheme().is_grpc() && carries(address);
-        let first = instance.addresses().iter().find(usable)?;
+        let mut all = instance.addresses().iter().filter(usable);
+        let secure = all.clone().find(|address| address.scheme().is_secure());
+        let first = secure.or_else(|| all.next())?;
         let same = instance.addresses().iter().filter(usable).filter(|address| address.scheme() == first.scheme());
         Some(Self { key: EndpointKey::new(same.cloned().collect::<Vec<_>>()), instance: instance.clone() })
     }

@@ -20,6 +20,8 @@ pub mod resolver;
 pub mod server;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 #[cfg(feature = "server")]
 pub use self::server::{Registration, Server, shutdown_signal};

@@ -8,9 +8,9 @@ use std::{
 };
 
 /// From the ground up: a module names only modules below it.
-const ORDER: [&str; 15] = [
-    "error", "util", "instance", "target", "endpoint", "observe", "registry", "load", "filter", "balance", "resolver",
-    "channel", "server", "bridge", "testing",
+const ORDER: [&str; 16] = [
+    "error", "util", "instance", "target", "endpoint", "observe", "tls", "registry", "load", "filter", "balance",
+    "resolver", "channel", "server", "bridge", "testing",
 ];
 
 /// On one floor: neither knows the other.

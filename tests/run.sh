@@ -84,12 +84,12 @@ done
 step "clippy, benches" cargo clippy --quiet -p callsign-bench --all-targets -- "${lint[@]}"
 
 step "test house" cargo test --quiet --test house
-step "test units" cargo test --quiet --lib
+step "test units" cargo test --quiet --features tls --lib
 for test in tests/*.rs; do
     name=$(basename "$test" .rs)
-    [[ $name == house ]] || step "test $name" cargo test --quiet --test "$name"
+    [[ $name == house ]] || step "test $name" cargo test --quiet --features tls --test "$name"
 done
-step "documentation's examples" cargo test --quiet --doc
+step "documentation's examples" cargo test --quiet --features tls --doc
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
 
 step "examples build" cargo build --quiet --examples

@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, uri::Authority};
+use http::{
+    HeaderValue,
+    uri::{Authority, Scheme},
+};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::{runtime::RuntimeFlavor, time::timeout};
+
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
 
 use super::{
     Channel,
@@ -15,12 +21,13 @@ use super::{
     pool::{Pool, PoolConfig},
     published::{PickerCell, Published},
     source::Source,
-    transport::Dialer,
+    transport::{Dialer, Security},
 };
 use crate::{
     error::{Error, Kind, Result},
     filter::Filters,
     instance::ServiceName,
+    observe::Observer,
     registry::Registry,
     resolver::Resolver,
     target::Target,
@@ -62,11 +69,18 @@ impl ChannelBuilder {
         let target = parse(&self.target, &self.from)?;
         let service = target.service().clone();
         let filters = Filters::from(&target);
+        let security = security(
+            &target,
+            #[cfg(feature = "tls")]
+            self.tls,
+            &self.observer,
+        )?;
+        let secure = security.is_on();
         let resolve = |registry: Registry| -> Box<dyn Source> {
             let connector = self.connector.clone();
             let resolver = Resolver::new(service.clone(), registry.discovery().watch(&service))
                 .with_filters(filters)
-                .with_carrier(move |address| connector.carries(address))
+                .with_carrier(move |address| (secure || !address.scheme().is_secure()) && connector.carries(address))
                 .with_observer(self.observer.clone())
                 .with_seed(seed);
             Box::new(resolver)
@@ -80,6 +94,7 @@ impl ChannelBuilder {
         let line = Arc::new(Line::default());
         let calls = Arc::new(Calls {
             authority: authority(self.authority.as_deref(), &service)?,
+            scheme: if secure { Scheme::HTTPS } else { Scheme::HTTP },
             user_agent: user_agent(self.user_agent.as_deref())?,
             timeout: target.timeout().or(self.timeout),
             patience: self.patience,
@@ -97,6 +112,7 @@ impl ChannelBuilder {
             balancer: policy.balancer(seed),
             dialer: Dialer {
                 connector: self.connector,
+                security,
                 timeout: target.connect_timeout().unwrap_or(self.connect_timeout),
                 keepalive: self.keepalive,
                 pace: Arc::default(),
@@ -113,6 +129,38 @@ impl ChannelBuilder {
             seed,
         });
         Ok(Channel { calls, _pool: task::spawn(pool.run()) })
+    }
+}
+
+/// What the target asks for, else the builder.
+fn security(
+    target: &Target,
+    #[cfg(feature = "tls")] set: Option<ClientTls>,
+    #[cfg_attr(not(feature = "tls"), allow(unused_variables))] observer: &Arc<dyn Observer>,
+) -> Result<Security> {
+    #[cfg(feature = "tls")]
+    {
+        let asked = target.tls().map(|issuers| {
+            let tls = ClientTls::new();
+            let tls = if issuers == "system" { tls } else { tls.ca_file(issuers) };
+            let tls = match target.tls_identity() {
+                Some((chain, key)) => tls.identity_files(chain, key),
+                None => tls,
+            };
+            match target.tls_name() {
+                Some(name) => tls.server_name(name),
+                None => tls,
+            }
+        });
+        match asked.or(set) {
+            Some(tls) => Ok(tls.prepare(target.service().as_str(), observer.clone())?.into()),
+            None => Ok(Security::default()),
+        }
+    }
+    #[cfg(not(feature = "tls"))]
+    match target.tls() {
+        Some(_) => Err(Error::new(Kind::Unsupported, "tls= in a target needs callsign's feature `tls`")),
+        None => Ok(Security::default()),
     }
 }
 

@@ -11,6 +11,9 @@ use std::{
 use futures_util::stream;
 use tower::discover::{Change, Discover};
 
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
+
 use super::{
     connect::{Connector, TcpConnector},
     source::{Discovered, Source},
@@ -35,6 +38,8 @@ pub struct ChannelBuilder {
     pub(super) from: From,
     pub(super) policy: Policy,
     pub(super) connector: Arc<dyn Connector>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<ClientTls>,
     pub(super) connect_timeout: Duration,
     pub(super) ready_timeout: Duration,
     pub(super) timeout: Option<Duration>,
@@ -78,6 +83,8 @@ impl ChannelBuilder {
             from: From::Target(default_schemes().clone()),
             policy: Policy::default(),
             connector: Arc::new(TcpConnector::new()),
+            #[cfg(feature = "tls")]
+            tls: None,
             connect_timeout: Duration::from_secs(5),
             ready_timeout: Duration::from_secs(10),
             timeout: None,
@@ -143,6 +150,14 @@ impl ChannelBuilder {
     /// Sets how endpoints are reached. Default: [`TcpConnector`].
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.connector = Arc::new(connector);
+        self
+    }
+
+    /// Calls over TLS: at the `grpcs://` addresses of an instance, or where it has none at its others.
+    /// Default: plaintext, at addresses that are not `grpcs://`.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

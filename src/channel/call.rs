@@ -33,6 +33,7 @@ use crate::{error::Error, instance::ServiceName, load::LoadCell, util::rng::Draw
 #[derive(Debug)]
 pub(super) struct Calls {
     pub(super) service: ServiceName,
+    pub(super) scheme: Scheme,
     pub(super) authority: Authority,
     pub(super) user_agent: HeaderValue,
     /// For calls that set no deadline themselves.
@@ -72,7 +73,7 @@ impl Calls {
     fn complete(&self, head: &mut Parts) {
         let path = head.uri.path_and_query().cloned();
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
+        uri.scheme = Some(self.scheme.clone());
         uri.authority = Some(self.authority.clone());
         uri.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
         head.uri = Uri::from_parts(uri).unwrap_or_default();

@@ -55,6 +55,9 @@ pub enum Event<'a> {
     /// Nobody used a channel for its idle timeout: it lets its connections go until a call comes.
     #[non_exhaustive]
     Idle { service: &'a ServiceName },
+    /// Certificates, a key or issuers changed, but cannot be read; what was read before stays in use.
+    #[non_exhaustive]
+    TlsReloadFailed { error: &'a Error },
     /// A registry does not answer; what was known of the service stays in use.
     #[non_exhaustive]
     RegistryUnavailable { service: &'a ServiceName, error: &'a Error },

@@ -48,6 +48,9 @@ impl Observer for Tracing {
             Event::Idle { service } => {
                 debug!(target: "callsign", %service, "idle, connections let go");
             }
+            Event::TlsReloadFailed { error } => {
+                warn!(target: "callsign", error = format!("{error:#}"), "cannot read changed TLS files, keeping what was read");
+            }
             Event::RegistryUnavailable { service, error } => {
                 warn!(target: "callsign", %service, error = format!("{error:#}"), "registry unavailable, keeping what is known");
             }

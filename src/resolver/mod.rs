@@ -190,7 +190,10 @@ impl ResolverState {
             Self { not_found: true, .. } => "the registry knows no such service".to_owned(),
             Self { instances: 0, .. } => "the registry has no instance of it".to_owned(),
             Self { passed: 0, instances: all, .. } => format!("{} known, none passes the filters", instances(*all)),
-            Self { passed, .. } => format!("{} known, none with an address this channel can dial", instances(*passed)),
+            Self { passed, .. } => format!(
+                "{} known, none with an address this channel can dial (grpcs:// addresses need TLS)",
+                instances(*passed)
+            ),
         };
         match &self.outage {
             Some(outage) => Error::with_source(outage.kind(), why, outage.clone()),

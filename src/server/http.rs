@@ -9,18 +9,20 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 use tower_service::Service;
 
-use super::{BoxError, connection::Connection};
+use super::BoxError;
 use crate::util::task;
 
 /// Who sends no request's head for so long is cut off.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 
 /// Serves until told to stop, then until every connection has finished what it had.
-pub(super) async fn serve<S, B>(service: S, incoming: impl Stream<Item = Connection>, stop: impl Future<Output = ()>)
+pub(super) async fn serve<S, B, I>(service: S, incoming: impl Stream<Item = I>, stop: impl Future<Output = ()>)
 where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {

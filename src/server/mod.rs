@@ -7,10 +7,12 @@ mod incoming;
 mod keep;
 mod layer;
 mod registration;
+#[cfg(feature = "tls")]
+mod secure;
 mod serve;
 mod signal;
 
-use std::{collections::BTreeMap, convert::Infallible, fmt, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use ::http::{Request, Response};
 use futures_util::{Stream, StreamExt};
@@ -18,6 +20,9 @@ use tonic::{body::Body, service::Routes, transport::server::Router};
 use tonic_health::server::HealthReporter;
 use tower_layer::Layer;
 use tower_service::Service;
+
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 
 use self::connection::Connection;
 pub use self::{
@@ -64,6 +69,8 @@ pub struct Server {
     metadata: BTreeMap<String, String>,
     grpc: Option<Listen>,
     http: Option<Listen>,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
     advertise: Option<String>,
     health: Option<HealthReporter>,
     health_of: Vec<String>,
@@ -80,8 +87,14 @@ struct Listen {
 }
 
 /// Serves on connections until told to stop, then until they have finished.
-type Serve = Box<dyn FnOnce(Connections, BoxFuture<'static, ()>) -> BoxFuture<'static, Result<()>> + Send>;
-type Connections = std::pin::Pin<Box<dyn Stream<Item = Connection> + Send>>;
+type Serve = Box<dyn FnOnce(Accepted, BoxFuture<'static, ()>) -> BoxFuture<'static, Result<()>> + Send>;
+
+/// The connections of one listener.
+struct Accepted {
+    connections: Pin<Box<dyn Stream<Item = Connection> + Send>>,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::tls::ServerHandshake>,
+}
 
 impl Server {
     /// A server of this service, listening nowhere yet.
@@ -93,6 +106,8 @@ impl Server {
             metadata: BTreeMap::new(),
             grpc: None,
             http: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             advertise: None,
             health: None,
             health_of: Vec::new(),
@@ -148,9 +163,17 @@ impl Server {
         <L::Service as Service<Request<Body>>>::Error: Into<BoxError> + Send + 'static,
         B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let serve: Serve = Box::new(|connections, stop| {
+        let serve: Serve = Box::new(|accepted, stop| {
             Box::pin(async {
-                let served = router.serve_with_incoming_shutdown(connections.map(Ok::<_, Infallible>), stop).await;
+                #[cfg(feature = "tls")]
+                if let Some(tls) = accepted.tls {
+                    let secure = secure::connections(accepted.connections, tls).map(Ok::<_, Infallible>);
+                    let served = router.serve_with_incoming_shutdown(secure, stop).await;
+                    return served
+                        .map_err(|source| Error::with_source(Kind::Internal, "the gRPC server failed", source));
+                }
+                let connections = accepted.connections.map(Ok::<_, Infallible>);
+                let served = router.serve_with_incoming_shutdown(connections, stop).await;
                 served.map_err(|source| Error::with_source(Kind::Internal, "the gRPC server failed", source))
             })
         });
@@ -164,13 +187,26 @@ impl Server {
         S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let serve: Serve = Box::new(|connections, stop| {
+        let serve: Serve = Box::new(|accepted, stop| {
             Box::pin(async {
-                http::serve(service, connections, stop).await;
+                #[cfg(feature = "tls")]
+                if let Some(tls) = accepted.tls {
+                    http::serve(service, secure::connections(accepted.connections, tls), stop).await;
+                    return Ok(());
+                }
+                http::serve(service, accepted.connections, stop).await;
                 Ok(())
             })
         });
         self.http = Some(Listen { address: address.to_string(), serve });
+        self
+    }
+
+    /// Serves over TLS, gRPC and HTTP alike, and registers `grpcs://` and `https://` addresses.
+    /// Default: plaintext.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -20,8 +20,11 @@ use tokio::{
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 
+#[cfg(feature = "tls")]
+use crate::tls::ServerHandshake;
+
 use super::{
-    Incoming, Listen, Registration, Server, advertise, connection::Knife, registration::RegistrationState,
+    Accepted, Incoming, Listen, Registration, Server, advertise, connection::Knife, registration::RegistrationState,
     signal::shutdown_signal,
 };
 use crate::{
@@ -36,11 +39,18 @@ use crate::{
 pub struct BoundServer {
     registration: Registration,
     health: Option<Health>,
-    listening: Vec<(Listen, TcpListener)>,
+    listening: Vec<Listening>,
     ready: BoxFuture<'static, ()>,
     drain: Duration,
     grace: Duration,
     register_within: Option<Duration>,
+}
+
+struct Listening {
+    listen: Listen,
+    listener: TcpListener,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerHandshake>,
 }
 
 impl fmt::Debug for BoundServer {
@@ -60,7 +70,12 @@ impl Server {
     /// - [`Kind::Unsupported`]: the registry is for asking only.
     pub async fn bind(self, registry: impl Into<Registry> + Send) -> Result<BoundServer> {
         let registry = registry.into();
-        let listens = [(Scheme::Grpc, self.grpc), (Scheme::Http, self.http)];
+        #[cfg(feature = "tls")]
+        let secure = self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let secure = false;
+        let (grpc, http) = if secure { (Scheme::Grpcs, Scheme::Https) } else { (Scheme::Grpc, Scheme::Http) };
+        let listens = [(grpc, self.grpc), (http, self.http)];
         let (mut listening, mut addresses) = (Vec::new(), Vec::new());
         for (scheme, listen) in listens {
             let Some(listen) = listen else { continue };
@@ -68,7 +83,14 @@ impl Server {
             let bound = listener.local_addr().map_err(|error| failed(scheme, &listen, error))?;
             let host = advertise::host(bound.ip(), self.advertise.as_deref(), registry.name()).await?;
             addresses.push(Address::tcp(scheme, &host, bound.port())?);
-            listening.push((listen, listener));
+            #[cfg(feature = "tls")]
+            let tls = self.tls.clone().map(|tls| tls.prepare(scheme == Scheme::Https, self.observer.clone()));
+            listening.push(Listening {
+                listen,
+                listener,
+                #[cfg(feature = "tls")]
+                tls: tls.transpose()?,
+            });
         }
         let Some(port) = addresses.first().and_then(Address::port) else {
             return Err(Error::invalid(format!("server {} listens nowhere: give it Server::grpc or http", self.name)));
@@ -117,15 +139,20 @@ impl BoundServer {
         let accepting = Arc::new(Accepting::new(listening.len()));
         let mut servers: FuturesUnordered<_> = listening
             .into_iter()
-            .map(|(listen, listener)| {
+            .map(|listening| {
                 let (accepting, knife, mut stopped) = (accepting.clone(), knife.clone(), stopped.clone());
-                let incoming = Incoming::new(listener, move || accepting.one());
+                let incoming = Incoming::new(listening.listener, move || accepting.one());
                 let connections = incoming.filter_map(move |stream| {
                     let connection = stream.ok().map(|stream| knife.connection(stream));
                     std::future::ready(connection)
                 });
                 let stop = Box::pin(async move { drop(stopped.wait_for(|stopped| *stopped).await) });
-                (listen.serve)(Box::pin(connections), stop)
+                let accepted = Accepted {
+                    connections: Box::pin(connections),
+                    #[cfg(feature = "tls")]
+                    tls: listening.tls,
+                };
+                (listening.listen.serve)(accepted, stop)
             })
             .collect();
 

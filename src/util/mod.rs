@@ -4,5 +4,7 @@ pub(crate) mod backoff;
 pub(crate) mod file;
 pub(crate) mod filename;
 pub(crate) mod rng;
+#[cfg(any(feature = "file", feature = "tls"))]
+pub(crate) mod stamp;
 pub(crate) mod task;
 pub(crate) mod thread;

@@ -7,19 +7,14 @@ use std::fmt::Debug;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::tcp::TcpConnector;
-use crate::{
-    endpoint::EndpointKey,
-    error::Result,
-    instance::{Address, Scheme},
-    registry::BoxFuture,
-};
+use crate::{endpoint::EndpointKey, error::Result, instance::Address, registry::BoxFuture};
 
 /// A byte stream to a server; implemented by all that can be one.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
-/// Opens byte streams to endpoints; HTTP/2 on them is the channel's.
+/// Opens byte streams to endpoints; TLS and HTTP/2 on them are the channel's.
 ///
 /// ```
 /// use callsign::{BoxFuture, EndpointKey, Result, channel::{Connector, Io}};
@@ -48,9 +43,10 @@ pub trait Connector: Debug + Send + Sync + 'static {
     /// What kept it from connecting, with the address.
     fn connect<'a>(&'a self, to: &'a EndpointKey) -> BoxFuture<'a, Result<Box<dyn Io>>>;
 
-    /// Whether this connector can carry gRPC to the address at all; instances without such an
-    /// address are no endpoints. Default: plaintext, `grpc://` and `unix://`.
+    /// Whether this connector can open a stream to the address at all; instances without such an
+    /// address are no endpoints. Default: to all of gRPC's. TLS is the channel's affair: without it
+    /// `grpcs://` addresses are left out, whatever this says.
     fn carries(&self, address: &Address) -> bool {
-        matches!(address.scheme(), Scheme::Grpc | Scheme::Unix)
+        address.scheme().is_grpc()
     }
 }

@@ -19,6 +19,7 @@ use super::{
     driver::Driver,
     heard::Listening,
     keepalive::{Keepalive, Pace},
+    security::Security,
     streams::Streams,
     window::Pipe,
 };
@@ -33,6 +34,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(in crate::channel) struct Dialer {
     pub(in crate::channel) connector: Arc<dyn Connector>,
+    pub(in crate::channel) security: Security,
     pub(in crate::channel) timeout: Duration,
     pub(in crate::channel) keepalive: Keepalive,
     pub(in crate::channel) pace: Arc<Pace>,
@@ -82,13 +84,12 @@ impl Dialer {
     /// Returns once the server's SETTINGS have come: the first sign that an HTTP/2 server, not
     /// just a listening socket, is there.
     async fn dial(&self, key: &EndpointKey) -> Result<(Connection, Driver)> {
-        let (io, heard) = Listening::new(self.connector.connect(key).await?);
+        let io = self.connector.connect(key).await?;
+        let (io, heard) = Listening::new(self.security.secure(io, key).await?);
         let broken = |source| {
-            Error::with_source(
-                Kind::Unavailable,
-                format!("{key} accepts connections but does not speak HTTP/2"),
-                source,
-            )
+            let why = heard.broke().and_then(|error| self.security.explain(error));
+            let why = why.unwrap_or_else(|| "accepts connections but does not speak HTTP/2".to_owned());
+            Error::with_source(Kind::Unavailable, format!("{key} {why}"), source)
         };
         let pipe = Pipe::new(self.max_stream_window);
         let (sender, mut connection) = self.builder(pipe.window()).handshake(io).await.map_err(broken)?;

@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -30,11 +30,15 @@ pub(super) struct Heard {
     /// Microseconds since `base`.
     at: AtomicU64,
     base: Instant,
+    /// The error that ended it, which HTTP/2 would tell only by its text.
+    broke: OnceLock<io::Error>,
 }
 
 impl Listening {
     pub(super) fn new(io: Box<dyn Io>) -> (Self, Arc<Heard>) {
-        let heard = Arc::new(Heard { bytes: AtomicU64::new(0), at: AtomicU64::new(0), base: Instant::now() });
+        let heard =
+            Heard { bytes: AtomicU64::new(0), at: AtomicU64::new(0), base: Instant::now(), broke: OnceLock::new() };
+        let heard = Arc::new(heard);
         (Self { io, heard: heard.clone() }, heard)
     }
 }
@@ -42,6 +46,10 @@ impl Listening {
 impl Heard {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    pub(super) fn broke(&self) -> Option<&io::Error> {
+        self.broke.get()
     }
 
     /// How many bytes, and when the last came.
@@ -53,7 +61,11 @@ impl Heard {
 impl AsyncRead for Listening {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        let read = Pin::new(&mut self.io).poll_read(cx, buf).map_err(|error| {
+            let text = io::Error::new(error.kind(), error.to_string());
+            drop(self.heard.broke.set(error));
+            text
+        });
         let came = buf.filled().len() - before;
         if came > 0 {
             // One writer, and readers on its own task.

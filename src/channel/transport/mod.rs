@@ -7,6 +7,7 @@ mod driver;
 mod error;
 mod heard;
 mod keepalive;
+mod security;
 mod send;
 mod streams;
 mod window;
@@ -18,5 +19,6 @@ pub(super) use self::{
     connection::{Connection, ConnectionEvent, Stream},
     dial::Dialer,
     error::Failure,
+    security::Security,
     send::{Exchange, Outgoing},
 };

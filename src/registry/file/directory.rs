@@ -10,7 +10,6 @@ use std::{
 use super::{
     boot,
     record::{EXTENSION, LeaseRecord, MAX_SIZE, Record, file_name},
-    stamp::{self, Stamp},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -19,6 +18,7 @@ use crate::{
     util::{
         file::{self, TEMPORARY},
         filename,
+        stamp::{self, Stamp},
     },
 };
 

@@ -5,7 +5,6 @@ mod directory;
 mod ledger;
 mod notice;
 mod record;
-mod stamp;
 mod watch;
 
 use std::{

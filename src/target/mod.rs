@@ -2,8 +2,14 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+mod text;
 
+#[cfg(test)]
+pub(crate) use self::text::parse_duration;
+pub(crate) use self::text::ttl_param;
+use self::text::{
+    AUTHORITY, PATH, QUERY, SEGMENT, decode, duration, encode, print_duration, query_pairs, shown, split_scheme, wrong,
+};
 use crate::{
     error::{Error, Result},
     instance::ServiceName,
@@ -34,6 +40,9 @@ pub struct RegistryUri {
 /// | `metadata.KEY` | only instances whose metadata has this value under `KEY` | all |
 /// | `timeout` | how long a call may take that sets no deadline itself, such as `1s` or `250ms` | no bound |
 /// | `connect_timeout` | how long one try to connect may take | `5s` |
+/// | `tls` | TLS, trusting the issuers in this PEM file, or those of the `system` | plaintext |
+/// | `tls_name` | whom servers' certificates must name | the service |
+/// | `tls_cert`, `tls_key` | PEM files of one's own certificate chain and key | none |
 ///
 /// Every other key is the registry's, and an error if it knows none of that name.
 ///
@@ -59,6 +68,10 @@ struct Params {
     metadata: BTreeMap<Arc<str>, Arc<str>>,
     timeout: Option<Duration>,
     connect_timeout: Option<Duration>,
+    tls: Option<Arc<str>>,
+    tls_cert: Option<Arc<str>>,
+    tls_key: Option<Arc<str>>,
+    tls_name: Option<Arc<str>>,
 }
 
 impl Target {
@@ -107,6 +120,21 @@ impl Target {
         self.params.timeout
     }
 
+    /// `system`, or the PEM file of the issuers to trust, if the target asks for TLS.
+    pub fn tls(&self) -> Option<&str> {
+        self.params.tls.as_deref()
+    }
+
+    /// Whom servers' certificates must name, if the target says.
+    pub fn tls_name(&self) -> Option<&str> {
+        self.params.tls_name.as_deref()
+    }
+
+    /// The PEM files of one's own certificate chain and key, if the target says.
+    pub fn tls_identity(&self) -> Option<(&str, &str)> {
+        self.params.tls_cert.as_deref().zip(self.params.tls_key.as_deref())
+    }
+
     /// How long one try to connect may take, if the target says.
     pub fn connect_timeout(&self) -> Option<Duration> {
         self.params.connect_timeout
@@ -150,7 +178,19 @@ impl RegistryUri {
     }
 }
 
-const KEYS: [&str; 7] = ["policy", "version", "zone", "subset", "metadata.KEY", "timeout", "connect_timeout"];
+const KEYS: [&str; 11] = [
+    "policy",
+    "version",
+    "zone",
+    "subset",
+    "metadata.KEY",
+    "timeout",
+    "connect_timeout",
+    "tls",
+    "tls_name",
+    "tls_cert",
+    "tls_key",
+];
 
 impl FromStr for RegistryUri {
     type Err = Error;
@@ -190,6 +230,13 @@ impl FromStr for Target {
         for (key, value) in query_pairs(text, query)? {
             params.set(text, &key, &value, &mut registry)?;
         }
+        if params.tls.is_none() && [&params.tls_name, &params.tls_cert, &params.tls_key].iter().any(|key| key.is_some())
+        {
+            return Err(wrong(text, "tls_name, tls_cert and tls_key need tls: `system`, or the PEM file of an issuer"));
+        }
+        if params.tls_cert.is_some() != params.tls_key.is_some() {
+            return Err(wrong(text, "tls_cert and tls_key need each other"));
+        }
         Ok(Self { registry, service, params })
     }
 }
@@ -206,6 +253,11 @@ impl Params {
             },
             "timeout" => self.timeout = Some(duration(text, key, value)?),
             "connect_timeout" => self.connect_timeout = Some(duration(text, key, value)?),
+            "tls" if value.is_empty() => return Err(wrong(text, "tls is `system`, or the PEM file of an issuer")),
+            "tls" => self.tls = Some(value.clone()),
+            "tls_name" => self.tls_name = Some(value.clone()),
+            "tls_cert" => self.tls_cert = Some(value.clone()),
+            "tls_key" => self.tls_key = Some(value.clone()),
             _ => match key.strip_prefix("metadata.") {
                 Some("") => return Err(wrong(text, "metadata. lacks a key, as in metadata.env=prod")),
                 Some(key) => drop(self.metadata.insert(key.into(), value.clone())),
@@ -229,6 +281,10 @@ impl Params {
         put("subset", self.subset.map(|size| size.to_string()));
         put("timeout", self.timeout.map(print_duration));
         put("connect_timeout", self.connect_timeout.map(print_duration));
+        put("tls", text(&self.tls));
+        put("tls_name", text(&self.tls_name));
+        put("tls_cert", text(&self.tls_cert));
+        put("tls_key", text(&self.tls_key));
         for (key, value) in &self.metadata {
             put(&format!("metadata.{key}"), Some(value.to_string()));
         }
@@ -280,111 +336,6 @@ impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}/{}", self.registry, self.service)
     }
-}
-
-fn split_scheme(text: &str) -> Result<(Arc<str>, &str)> {
-    let (scheme, rest) = text.split_once("://").ok_or_else(|| {
-        wrong(text, "it has no scheme; write it as memory:///greeter or file:///run/services/greeter")
-    })?;
-    let ok = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-    if !scheme.starts_with(|first: char| first.is_ascii_alphabetic()) || !scheme.bytes().all(ok) {
-        return Err(wrong(text, "what stands before :// is no scheme"));
-    }
-    Ok((scheme.to_ascii_lowercase().into(), rest))
-}
-
-fn query_pairs(text: &str, query: &str) -> Result<BTreeMap<Arc<str>, Arc<str>>> {
-    let mut pairs = BTreeMap::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) =
-            pair.split_once('=').ok_or_else(|| wrong(text, "its query is not of the form key=value&key=value"))?;
-        if pairs.insert(decode(text, key)?, decode(text, value)?).is_some() {
-            return Err(wrong(text, format_args!("it has the key {key} twice")));
-        }
-    }
-    Ok(pairs)
-}
-
-fn decode(text: &str, part: &str) -> Result<Arc<str>> {
-    let decoded = percent_decode_str(part).decode_utf8().map_err(|_| wrong(text, "its escapes are no UTF-8"))?;
-    if decoded.chars().any(char::is_control) {
-        return Err(wrong(text, "it holds a control character"));
-    }
-    Ok(decoded.as_ref().into())
-}
-
-fn encode<'a>(text: &'a str, set: &'static AsciiSet) -> impl fmt::Display + 'a {
-    utf8_percent_encode(text, set)
-}
-
-const PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'?').add(b'#').add(b'%');
-const AUTHORITY: &AsciiSet = &PATH.add(b'/');
-const SEGMENT: &AsciiSet = AUTHORITY;
-const QUERY: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'#').add(b'%').add(b'&').add(b'=').add(b'+');
-
-/// Reads `250ms`, `1.5s`, `2m`: a number from 0 on and a unit.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    let unit = text.find(|char: char| !char.is_ascii_digit() && char != '.')?;
-    let (number, unit) = text.split_at(unit);
-    let scale = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    // Through nanoseconds, so that what is printed reads back as it was.
-    let nanos = (number.parse::<f64>().ok()? * scale * 1e9).round();
-    (nanos <= MAX_DURATION.as_secs_f64() * 1e9).then(|| Duration::from_nanos(nanos as u64))
-}
-
-const MAX_DURATION: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// The key `ttl` of a registry that has leases.
-pub(crate) fn ttl_param(uri: &RegistryUri) -> Result<Option<Duration>> {
-    let Some(text) = uri.param("ttl") else { return Ok(None) };
-    match parse_duration(text) {
-        Some(ttl) if ttl >= MIN_TTL => Ok(Some(ttl)),
-        _ => Err(Error::invalid(format!("{uri:?} has the ttl {text:?}: it is a time of at least 10ms, such as 5s"))),
-    }
-}
-
-const MIN_TTL: Duration = Duration::from_millis(10);
-
-fn print_duration(duration: Duration) -> String {
-    match duration.as_micros() {
-        0 => "0s".to_owned(),
-        micros if micros % 1_000_000 == 0 => format!("{}s", micros / 1_000_000),
-        micros if micros % 1_000 == 0 => format!("{}ms", micros / 1_000),
-        micros => format!("{micros}us"),
-    }
-}
-
-fn duration(text: &str, key: &str, value: &str) -> Result<Duration> {
-    parse_duration(value)
-        .filter(|duration| !duration.is_zero())
-        .map(|duration| Duration::from_micros(duration.as_micros().max(1) as u64))
-        .ok_or_else(|| wrong(text, format_args!("{key} is a time above 0 such as 250ms, 1s or 2m")))
-}
-
-fn wrong(text: &str, why: impl fmt::Display) -> Error {
-    Error::invalid(format!("{} is no target: {why}", shown(text)))
-}
-
-/// As much of a target as an error may show: no query and no user, which may hold a secret.
-fn shown(text: &str) -> String {
-    let text = text.split('?').next().unwrap_or(text);
-    let text = match text.split_once("://") {
-        Some((scheme, rest)) => {
-            let slash = rest.find('/').unwrap_or(rest.len());
-            let host = rest[..slash].rfind('@').map_or(0, |at| at + 1);
-            format!("{scheme}://{}", &rest[host..])
-        }
-        None => text.to_owned(),
-    };
-    format!("{:?}", text.chars().take(200).collect::<String>())
 }
 
 #[cfg(test)]

@@ -4,20 +4,20 @@ use std::fs::Metadata;
 
 /// What differs when a file was replaced or written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     identity: u64,
     modified: Option<std::time::SystemTime>,
     length: u64,
 }
 
 impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self { identity: identity(metadata), modified: metadata.modified().ok(), length: metadata.len() }
     }
 }
 
 /// A number that no other file of the same file system has now; 0 where the system tells none.
-pub(super) fn identity(metadata: &Metadata) -> u64 {
+pub(crate) fn identity(metadata: &Metadata) -> u64 {
     #[cfg(unix)]
     return std::os::unix::fs::MetadataExt::ino(metadata);
     #[cfg(not(unix))]
