@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const PROTOS: &[&str] = &["echo/v1/echo.proto", "helloworld/helloworld.proto"];
+const PROTOS: &[&str] = &["echo/v1/echo.proto", "grpc/testing/test.proto", "helloworld/helloworld.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -69,6 +69,21 @@ cargo fmt --version >/dev/null 2>&1 || step "install rustfmt" rustup component a
 cargo clippy --version >/dev/null 2>&1 || step "install clippy" rustup component add clippy
 need cargo-deny cargo install --quiet --locked cargo-deny
 
+# grpc-go's interoperability programs, built once into a cache outside the checkout.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/callsign
+if [[ -z $only || interop == *"$only"* ]]; then
+    if ! command -v go >/dev/null; then
+        echo "go is missing: install Go 1.26 or later, see https://go.dev/dl"
+        exit 1
+    fi
+    stamp=$(cat tests/interop/* | sha256sum | cut -c1-16)
+    if [[ ! -x $cache/interop || $(cat "$cache/interop.stamp" 2>/dev/null) != "$stamp" ]]; then
+        mkdir -p "$cache"
+        step "build interop programs of grpc-go" go build -C tests/interop -o "$cache/interop" .
+        echo "$stamp" >"$cache/interop.stamp"
+    fi
+fi
+
 # ── the quickest first ──────────────────────────────────────────────────────────────────────────
 
 step "format" cargo fmt --all --check

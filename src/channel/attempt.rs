@@ -67,6 +67,11 @@ impl Attempt {
         Ok(Self { exchange, deadline, held: Some(Held { served, guard, stream }) })
     }
 
+    /// Whether the deadline has passed, to the clock: timers are later.
+    fn is_late(&self) -> bool {
+        self.deadline.as_ref().is_some_and(|deadline| deadline.deadline() <= Instant::now())
+    }
+
     /// Sends what there is of the body, and looks for the response's head.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, body: &mut Outgoing) -> Poll<Result<Answer, Failed>> {
         let Some(held) = &self.held else { return Poll::Pending };
@@ -82,8 +87,12 @@ impl Attempt {
         };
         let Some(Held { served, guard, stream }) = self.held.take() else { return Poll::Pending };
         let (head, recv) = match response {
-            Ok(response) => response.into_parts(),
+            Ok(response) => {
+                stream.answered();
+                response.into_parts()
+            }
             Err(failure) => {
+                let failure = if self.is_late() { failure.late() } else { failure };
                 let outcome = if matches!(failure, Failure::Failed(_)) { Outcome::Failure } else { Outcome::Cancelled };
                 let load = guard.cell().clone();
                 guard.finish(outcome, Instant::now().into_std());

@@ -72,8 +72,8 @@ enum Another {
     },
 }
 
-/// A connection that lived shorter counts as a failed try: else a server that accepts and then
-/// breaks would be dialled without end.
+/// A connection that lived shorter, and on which no call was answered, counts as a failed try: else a
+/// server that accepts and then breaks would be dialled without end.
 const HEALTHY: Duration = Duration::from_secs(5);
 
 /// One that the server asked to leave may have been short: servers bound the age of connections.
@@ -244,7 +244,7 @@ impl Subchannel {
         let State::Ready(ready) = &mut self.state else { return Lost::Unknown };
         let Some(at) = ready.live.iter().position(|live| live.generation == generation) else { return Lost::Unknown };
         let lost = ready.live.remove(at);
-        let young = now.saturating_duration_since(lost.since) < long_enough;
+        let young = now.saturating_duration_since(lost.since) < long_enough && !lost.connection.has_answered();
         if !ready.live.is_empty() {
             // The others go on; whether one more is wanted, calls will say.
             let live = std::mem::take(&mut ready.live);

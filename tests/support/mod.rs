@@ -5,6 +5,7 @@
 pub mod dir;
 pub mod echo;
 pub mod frames;
+pub mod interop;
 pub mod raw;
 
 use std::{convert::Infallible, sync::Arc};

@@ -13,7 +13,10 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status};
 
-use super::{connection::Stream, error::describe};
+use super::{
+    connection::Stream,
+    error::{describe, late},
+};
 use crate::{
     channel::served::Served,
     load::{CallGuard, Outcome},
@@ -57,7 +60,11 @@ impl ResponseBody {
     }
 
     fn broken(&mut self, error: h2::Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let error = self.call.as_ref().map(|call| describe(error, &call.stream));
+        let error = self.call.as_ref().map(|call| {
+            let error = describe(error, &call.stream);
+            let passed = call.deadline.as_ref().is_some_and(|deadline| deadline.deadline() <= Instant::now());
+            if passed { late(error) } else { error }
+        });
         let status = error.map(|error| self.served.failed(error));
         status.map_or(Poll::Ready(None), |status| self.fail(status))
     }

@@ -25,6 +25,11 @@ impl Connection {
         Self(Arc::new(Handle { sender, streams, _held: held }))
     }
 
+    /// Whether the server has answered a call on it.
+    pub(in crate::channel) fn has_answered(&self) -> bool {
+        self.0.streams.has_answered()
+    }
+
     /// A stream of this connection, if it may carry one more.
     pub(in crate::channel) fn open(&self, first_in_line: bool) -> Option<Stream> {
         self.0.streams.open(first_in_line).then(|| Stream(self.clone()))
@@ -45,6 +50,11 @@ impl Stream {
     /// What sends one request on this connection.
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
         self.0.0.sender.clone()
+    }
+
+    /// The server has answered on it.
+    pub(in crate::channel) fn answered(&self) {
+        self.0.0.streams.answered();
     }
 
     /// Why the connection ended, if it did for a reason.

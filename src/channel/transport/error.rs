@@ -19,6 +19,15 @@ pub(in crate::channel) enum Failure {
 }
 
 impl Failure {
+    /// The same, once the deadline has passed: servers cancel a call then, and do so before the
+    /// client's own timer as often as after.
+    pub(in crate::channel) fn late(self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(late(error)),
+            other => other,
+        }
+    }
+
     /// Sorts an error of a stream.
     pub(super) fn of_stream(error: h2::Error, stream: &Stream) -> Self {
         // A GOAWAY that ends a stream names a last stream before it.
@@ -27,6 +36,14 @@ impl Failure {
         let error = describe(error, stream);
         if goaway || refused { Self::Refused(error) } else { Self::Failed(error) }
     }
+}
+
+/// What a cancellation means after the deadline.
+pub(super) fn late(error: Error) -> Error {
+    if error.kind() == Kind::Cancelled {
+        return Error::with_source(Kind::DeadlineExceeded, "the deadline passed during the call", error);
+    }
+    error
 }
 
 /// The code for an error of HTTP/2, by

@@ -2,7 +2,10 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU32, Ordering::SeqCst},
+    atomic::{
+        AtomicBool, AtomicU32,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use crate::{channel::line::Line, error::Error};
@@ -14,6 +17,8 @@ pub(in crate::channel) struct Streams {
     open: AtomicU32,
     limit: AtomicU32,
     line: Arc<Line>,
+    /// Whether the server has answered a call on it.
+    answered: AtomicBool,
     /// Why the connection ended, once it has.
     ended: OnceLock<Error>,
 }
@@ -21,7 +26,13 @@ pub(in crate::channel) struct Streams {
 impl Streams {
     /// None is open, and none may be.
     pub(super) fn new(line: Arc<Line>) -> Self {
-        Self { open: AtomicU32::new(0), limit: AtomicU32::new(0), line, ended: OnceLock::new() }
+        Self {
+            open: AtomicU32::new(0),
+            limit: AtomicU32::new(0),
+            line,
+            answered: AtomicBool::new(false),
+            ended: OnceLock::new(),
+        }
     }
 
     /// Sets how many there may be at once; what is open goes on. 0 ends the connection for calls.
@@ -31,6 +42,16 @@ impl Streams {
         if limit != self.limit.load(SeqCst) && limit > self.limit.swap(limit, SeqCst) {
             self.line.freed();
         }
+    }
+
+    pub(super) fn answered(&self) {
+        if !self.answered.load(Relaxed) {
+            self.answered.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Relaxed)
     }
 
     /// The connection has ended, if for a reason then for this one.
