@@ -14,7 +14,7 @@ use tonic::body::Body;
 use super::{
     pick::Picked,
     served::Served,
-    transport::{Exchange, Failure, InFlight, Outgoing, ResponseBody, Stream},
+    transport::{Exchange, Failure, InFlight, Outgoing, ResponseBody, Stream, foreign},
 };
 use crate::{
     error::{Error, Kind},
@@ -89,7 +89,13 @@ impl Attempt {
         let (head, recv) = match response {
             Ok(response) => {
                 stream.answered();
-                response.into_parts()
+                let (head, recv) = response.into_parts();
+                if let Some((code, why)) = foreign(&head) {
+                    let load = guard.cell().clone();
+                    guard.finish(Outcome::Failure, Instant::now().into_std());
+                    return Poll::Ready(Err(Failed { failure: Failure::Foreign(code, why), served, load }));
+                }
+                (head, recv)
             }
             Err(failure) => {
                 let failure = if self.is_late() { failure.late() } else { failure };

@@ -10,7 +10,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{HeaderName, USER_AGENT},
+    header::{CONTENT_TYPE, HeaderName, TE, USER_AGENT},
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -85,6 +85,13 @@ impl Calls {
             }
         };
         head.headers.insert(USER_AGENT, user_agent);
+        // Generated code sets both; who calls without it need not know.
+        if !head.headers.contains_key(TE) {
+            head.headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        if !head.headers.contains_key(CONTENT_TYPE) {
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        }
     }
 }
 
@@ -136,6 +143,7 @@ impl Call {
     fn again(&mut self, Failed { failure, served, load }: Failed) -> Result<(), Status> {
         let error = match failure {
             Failure::Request(status) => return Err(status),
+            Failure::Foreign(code, why) => return Err(served.status(code, &why)),
             Failure::Failed(error) => return Err(served.failed(error)),
             Failure::Refused(error) if self.refused.is_some() => return Err(served.failed(error)),
             Failure::Refused(error) => {

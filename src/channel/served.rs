@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     endpoint::Endpoint,
@@ -22,6 +22,10 @@ impl Served {
 
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.0.1
+    }
+
+    pub(super) fn status(&self, code: Code, why: &str) -> Status {
+        Status::new(code, format!("{} at {}: {why}", self.0.0, self.0.1))
     }
 
     pub(super) fn failed(&self, error: Error) -> Status {

@@ -10,6 +10,7 @@ mod proto {
     tonic::include_proto!("echo.v1");
 }
 
+#[allow(unused_imports, reason = "each test uses its part")]
 pub use self::proto::{EchoReply, EchoRequest, echo_client::EchoClient, echo_server::EchoServer};
 
 /// The echo service of the server with this name.

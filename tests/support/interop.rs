@@ -17,7 +17,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, codec::CompressionEncoding, metadata::MetadataValue};
 
-#[allow(unused_qualifications, missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
+#[allow(unused_qualifications, unnameable_types, missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
 mod proto {
     tonic::include_proto!("grpc.testing");
 }
@@ -255,9 +255,9 @@ async fn ping_pong(channel: Channel) {
     };
     send.send(ask(0)).await.unwrap();
     let mut replies = Client::new(channel).full_duplex_call(ReceiverStream::new(requests)).await.unwrap().into_inner();
-    for at in 0..4 {
+    for (at, size) in RESPONSES.into_iter().enumerate() {
         let reply = replies.message().await.unwrap().unwrap();
-        assert_eq!(length(reply.payload) as i32, RESPONSES[at]);
+        assert_eq!(length(reply.payload) as i32, size);
         if at < 3 {
             send.send(ask(at + 1)).await.unwrap();
         }

@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use super::{
     connection::Stream,
     error::{describe, late},
+    head::has_status,
 };
 use crate::{
     channel::served::Served,
@@ -89,13 +90,14 @@ impl ResponseBody {
         }
         match self.recv.poll_trailers(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(Some(trailers))) => {
+            Poll::Ready(Ok(Some(trailers))) if has_status(&trailers) => {
                 self.finish(outcome(&trailers));
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
-            Poll::Ready(Ok(None)) => {
-                self.finish(Outcome::Failure);
-                Poll::Ready(None)
+            // What came may be but a part of what was meant.
+            Poll::Ready(Ok(_)) => {
+                let status = self.served.status(Code::Unknown, "the server ended the call without a status");
+                self.fail(status)
             }
             Poll::Ready(Err(error)) => self.broken(error),
         }

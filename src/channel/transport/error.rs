@@ -14,6 +14,8 @@ pub(in crate::channel) enum Failure {
     Refused(Error),
     /// The server may have acted on it.
     Failed(Error),
+    /// It came from something that is no gRPC server: the code for it, and why.
+    Foreign(tonic::Code, String),
     /// The application's own request stream failed.
     Request(tonic::Status),
 }
@@ -51,6 +53,7 @@ pub(super) fn late(error: Error) -> Error {
 pub(super) fn describe(error: h2::Error, stream: &Stream) -> Error {
     let reset = error.is_reset().then(|| error.reason()).flatten();
     let (kind, context) = match reset {
+        Some(_) if !error.is_remote() => (Kind::Internal, "what the server answered breaks HTTP/2's rules"),
         Some(Reason::REFUSED_STREAM) => (Kind::Unavailable, "the server refused the call unprocessed"),
         Some(Reason::CANCEL) => (Kind::Cancelled, "the server cancelled the call"),
         Some(Reason::ENHANCE_YOUR_CALM) => (Kind::Exhausted, "the server finds us too demanding"),

@@ -5,6 +5,7 @@ mod connection;
 mod dial;
 mod driver;
 mod error;
+mod head;
 mod heard;
 mod keepalive;
 mod security;
@@ -19,6 +20,7 @@ pub(super) use self::{
     connection::{Connection, ConnectionEvent, Stream},
     dial::Dialer,
     error::Failure,
+    head::foreign,
     security::Security,
     send::{Exchange, Outgoing},
 };
