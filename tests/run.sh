@@ -108,7 +108,7 @@ step "documentation's examples" cargo test --quiet --features tls --doc
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
 
 step "examples build" cargo build --quiet --examples
-for example in balance_channel tower_balance own_policy own_registry grpc_and_http quickstart; do
+for example in balance_channel tower_balance own_policy own_registry own_connector grpc_and_http quickstart; do
     step "example $example" cargo run --quiet --example "$example"
 done
 step "benchmarks check their answers" cargo bench --quiet -p callsign-bench -- --brief
