@@ -14,7 +14,7 @@ failed=0
 begun=$(date +%s)
 log=$(mktemp)
 # Killed, it leaves nothing behind.
-trap 'rm -f "$log"' EXIT
+trap 'rm -rf "$log"' EXIT
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 summary() {
@@ -111,6 +111,13 @@ step "examples build" cargo build --quiet --examples
 for example in balance_channel tower_balance own_policy own_registry own_connector grpc_and_http quickstart; do
     step "example $example" cargo run --quiet --example "$example"
 done
+# Coverage needs flags that only nightly compilers take, or one that is told to. What is found goes into a
+# directory of its own; a crash leaves its input in fuzz/artifacts.
+need cargo-fuzz cargo install --quiet --locked cargo-fuzz
+found=$(mktemp -d)
+trap 'rm -rf "$log" "$found"' EXIT
+step "fuzz: whatever a server says" env RUSTC_BOOTSTRAP=1 cargo fuzz run --target-dir "$PWD/target/fuzz" server \
+    "$found" fuzz/corpus/server -- -runs=4000 -max_total_time=60 -rss_limit_mb=4096
 step "benchmarks check their answers" cargo bench --quiet -p callsign-bench -- --brief
 step "package" cargo package --quiet --allow-dirty -p callsign
 
