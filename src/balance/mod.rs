@@ -89,32 +89,29 @@ pub enum ConnectMode {
     },
 }
 
-/// A ready endpoint, as a balancer sees it.
+/// A ready endpoint, as a balancer sees it. Clones are the same one.
 #[derive(Debug, Clone)]
-pub struct Node {
-    endpoint: Endpoint,
-    load: Arc<LoadCell>,
-}
+pub struct Node(Arc<(Endpoint, Arc<LoadCell>)>);
 
 impl Node {
     /// A node of an endpoint and its load.
     pub fn new(endpoint: Endpoint, load: Arc<LoadCell>) -> Self {
-        Self { endpoint, load }
+        Self(Arc::new((endpoint, load)))
     }
 
     /// The endpoint.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.0.0
     }
 
     /// Its load; the same cell for as long as the channel knows the endpoint.
     pub fn load(&self) -> &Arc<LoadCell> {
-        &self.load
+        &self.0.1
     }
 
     /// Its weight.
     pub fn weight(&self) -> u32 {
-        self.endpoint.instance().weight().get()
+        self.endpoint().instance().weight().get()
     }
 }
 

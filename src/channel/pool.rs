@@ -303,8 +303,7 @@ impl Pool {
     /// Shows calls what is ready now, or why nothing is.
     fn publish(&mut self) {
         let ready = || self.subchannels.values().filter_map(|one| Some((one, one.connections()?)));
-        let nodes: Box<[Node]> =
-            ready().map(|(one, _)| Node::new(one.endpoint().clone(), one.load().clone())).collect();
+        let nodes: Box<[Node]> = ready().map(|(one, _)| one.node().clone()).collect();
         if self.resting {
             self.calls.cell.publish(Published::Idle);
         } else if nodes.is_empty() {

@@ -10,6 +10,7 @@ use super::{
     transport::Connection,
 };
 use crate::{
+    balance::Node,
     endpoint::Endpoint,
     error::Error,
     load::LoadCell,
@@ -25,7 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Subchannel {
     served: Served,
-    load: Arc<LoadCell>,
+    /// What a balancer sees.
+    node: Node,
     state: State,
     backoff: Backoff,
     /// Counts the dials, so that what is told can be told apart.
@@ -82,8 +84,8 @@ const POLITE: Duration = Duration::from_secs(1);
 impl Subchannel {
     pub(super) fn new(served: Served, backoff: BackoffConfig, more: More) -> Self {
         Self {
+            node: Node::new(served.endpoint().clone(), Arc::default()),
             served,
-            load: Arc::default(),
             state: State::Idle,
             backoff: Backoff::new(backoff),
             generation: 0,
@@ -96,12 +98,17 @@ impl Subchannel {
         self.served.endpoint()
     }
 
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
     pub(super) fn load(&self) -> &Arc<LoadCell> {
-        &self.load
+        self.node.load()
     }
 
     /// The same place with a new description; the connections stay.
     pub(super) fn describe(&mut self, served: Served) {
+        self.node = Node::new(served.endpoint().clone(), self.load().clone());
         self.served = served;
         if let State::Ready(ready) = &mut self.state {
             ready.connections = connections(&self.served, &ready.live, &self.more);

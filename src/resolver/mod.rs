@@ -114,11 +114,12 @@ impl Resolver {
         self.state.outage = view.outage().map(|outage| outage.error().clone());
         let Some(snapshot) = view.snapshot() else { return };
         let passed = self.filters.apply(snapshot.instances(), self.seed);
-        self.held.replace(passed.iter().filter_map(|instance| Endpoint::of(instance, &*self.carries)));
         self.state.resolved = true;
         self.state.not_found = view.is_not_found();
         self.state.instances = snapshot.instances().len();
         self.state.passed = passed.len();
+        let carries = &*self.carries;
+        self.held.replace(passed, |instance| Endpoint::of(instance, carries));
         self.state.endpoints = self.held.len();
     }
 

@@ -76,7 +76,7 @@ impl Dialer {
             Ok((connection, driver)) => {
                 // Told before it is driven: nothing can be told of it earlier.
                 tell(ConnectionEvent::Ready(connection, begun.elapsed()));
-                task::spawn_bounded(driver.run(tell));
+                task::spawn_bounded(Box::new(driver).run(tell));
             }
         }
     }

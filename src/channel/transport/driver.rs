@@ -86,7 +86,8 @@ impl Driver {
         }
     }
 
-    pub(super) async fn run(mut self, tell: impl Fn(ConnectionEvent) + Send + Sync) {
+    /// In a box: a future keeps room for what it is given, and for what it makes of it.
+    pub(super) async fn run(mut self: Box<Self>, tell: impl Fn(ConnectionEvent) + Send + Sync) {
         let mut yielded = false;
         let end = poll_fn(|cx| {
             if self.coalesce && !yielded && self.streams.are_several() {
