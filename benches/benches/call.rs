@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use callsign_bench::{
-    clients::{BALANCE_LIST, CALLSIGN, CALLSIGN_SMALL, Client, H2, HYPER, TONIC, plaintext},
+    clients::{BALANCE_LIST, CALLSIGN, CALLSIGN_SMALL, Client, H2, HYPER, TONIC, plaintext, secure},
     echo::{SERVE, Server, serve},
     raw::Shape,
     table::{
@@ -33,6 +33,8 @@ fn workloads() -> Vec<Workload> {
         Workload::new("unary 64 KiB", Shape::new(64 << 10, 1), 16, 480),
         Workload::new("unary 1 MiB", Shape::new(1 << 20, 1), 8, 48),
         Workload::new("stream of 1,000", Shape::new(100, 1_000), 8, 48),
+        Workload::new("unary 100 B, TLS", small, 64, 12_800),
+        Workload::new("unary 1 MiB, TLS", Shape::new(1 << 20, 1), 8, 24),
     ]);
     all
 }
@@ -58,7 +60,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for workers in [1, 2] {
         let runtime = runtime(workers)?;
         let mut clients: Vec<Client> = runtime.block_on(plaintext(&server)).map_err(|error| error.to_string())?;
+        let mut secured: Vec<Client> = runtime.block_on(secure(&server)).map_err(|error| error.to_string())?;
         clients.retain(|(name, _)| client.is_none_or(|client| name == client));
+        secured.retain(|(name, _)| client.is_none_or(|client| name == client));
         for mut workload in workloads() {
             if workload.workers != workers || only.is_some_and(|only| !workload.name.contains(only)) {
                 continue;
@@ -67,7 +71,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             if brief {
                 (rounds, workload.calls) = (1, workload.concurrency * 2);
             }
-            let one = runtime.block_on(measure(&clients, workload, rounds))?;
+            let one = runtime.block_on(measure(
+                if workload.name.ends_with("TLS") { &secured } else { &clients },
+                workload,
+                rounds,
+            ))?;
             one.print();
             measured.push((workload, one));
         }

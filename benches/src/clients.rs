@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    net::SocketAddr,
     ops::Range,
     path::Path,
     pin::Pin,
@@ -13,14 +14,18 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use callsign::{Channel, ChannelBuilder};
+use callsign::{Channel, ChannelBuilder, tls::ClientTls};
 use grpc::{
     client::{CallOptions, Invoke, RecvStream, ResponseStreamItem, SendOptions, SendStream},
     core::{RecvMessage, RequestHeaders, SendMessage},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
-use tonic::{body::Body, client::GrpcService, transport};
+use tonic::{
+    body::Body,
+    client::GrpcService,
+    transport::{self, Certificate, ClientTlsConfig},
+};
 use tower::{
     balance::p2c::Balance,
     buffer::Buffer,
@@ -29,7 +34,7 @@ use tower::{
 };
 
 use crate::{
-    echo::Server,
+    echo::{Server, pem},
     raw::{BoxError, Messages, Raw, Shape, on_channel, on_h2, on_hyper},
 };
 
@@ -95,7 +100,7 @@ pub async fn plaintext(server: &Server) -> Result<Vec<Client>, BoxError> {
     let endpoints = endpoints.map(|endpoint| Ok(endpoint?.tcp_nodelay(true)));
     let endpoints: Vec<_> = endpoints.collect::<Result<_, transport::Error>>()?;
 
-    let ours = callsign(server, |builder| builder).await?;
+    let ours = callsign(addresses, |builder| builder).await?;
     let single = endpoints[0].connect().await?;
     let list = transport::Channel::balance_list(endpoints.iter().cloned());
     let mut connected = Vec::new();
@@ -115,16 +120,38 @@ pub async fn plaintext(server: &Server) -> Result<Vec<Client>, BoxError> {
     ])
 }
 
+/// Those that can, over TLS.
+///
+/// # Errors
+///
+/// If one cannot connect.
+pub async fn secure(server: &Server) -> Result<Vec<Client>, BoxError> {
+    let addresses = server.secure();
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem::CA)).domain_name("echo");
+    let endpoints = addresses
+        .iter()
+        .map(|address| transport::Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls.clone()));
+    let endpoints: Vec<_> = endpoints.collect::<Result<_, _>>()?;
+    let ours = callsign(addresses, |builder| builder.tls(ClientTls::new().ca_pem(pem::CA).server_name("echo"))).await?;
+    let single = endpoints[0].connect().await?;
+    let list = transport::Channel::balance_list(endpoints.into_iter());
+    Ok(vec![
+        (CALLSIGN, by_channel(ours, Raw::default())),
+        (TONIC, by_channel(single, Raw::default())),
+        (BALANCE_LIST, by_channel(list, Raw::default())),
+    ])
+}
+
 /// A channel of ours on all endpoints, every one connected.
 ///
 /// # Errors
 ///
 /// If it cannot connect.
 pub async fn callsign(
-    server: &Server,
+    addresses: &[SocketAddr],
     with: impl FnOnce(ChannelBuilder) -> ChannelBuilder,
 ) -> Result<Channel, BoxError> {
-    let list: Vec<_> = server.addresses().iter().map(ToString::to_string).collect();
+    let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     Ok(with(Channel::builder(format!("static://{}", list.join(",")))).connect().await?)
 }
 

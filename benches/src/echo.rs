@@ -12,12 +12,20 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UnixListener},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
 };
 
 /// The argument by which a benchmark's program runs as the server.
@@ -46,14 +54,35 @@ const HEAD_ALONE: &[u8] = &[0x88, 0xbe];
 const HEAD_BEHIND_TRAILERS: &[u8] = &[0x88, 0xbf];
 const TRAILERS_AGAIN: &[u8] = &[0xbe];
 
-/// Serves each connection of each of so many ports, which are printed first, until stdin ends.
+/// What TLS needs: the certificates of the tests.
+pub mod pem {
+    /// The issuer.
+    pub const CA: &str = include_str!("../../tests/data/tls/ca.pem");
+    /// The server's, for the name `echo`.
+    pub const CHAIN: &str = include_str!("../../tests/data/tls/server.pem");
+    /// Its key.
+    pub const KEY: &str = include_str!("../../tests/data/tls/server.key");
+}
+
+fn acceptor() -> Result<TlsAcceptor, Box<dyn Error>> {
+    let chain = CertificateDer::pem_slice_iter(pem::CHAIN.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let key = PrivateKeyDer::from_pem_slice(pem::KEY.as_bytes())?;
+    let mut config = config.with_no_client_auth().with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves each connection of each of so many ports, and of as many over TLS, which are all printed
+/// first, until stdin ends.
 ///
 /// # Errors
 ///
 /// If it cannot listen.
 pub async fn serve(ports: usize) -> Result<(), Box<dyn Error>> {
     let mut listeners = Vec::new();
-    for _ in 0..ports {
+    for _ in 0..ports * 2 {
         listeners.push(TcpListener::bind("127.0.0.1:0").await?);
     }
     let socket = socket(std::process::id());
@@ -61,11 +90,18 @@ pub async fn serve(ports: usize) -> Result<(), Box<dyn Error>> {
     for listener in &listeners {
         println!("{}", listener.local_addr()?);
     }
-    for listener in listeners {
+    for (at, listener) in listeners.into_iter().enumerate() {
+        let acceptor = if at < ports { None } else { Some(acceptor()?) };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 drop(stream.set_nodelay(true));
-                tokio::spawn(connection(stream));
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => connection(stream).await,
+                        Some(acceptor) => connection(acceptor.accept(stream).await?).await,
+                    }
+                });
             }
         });
     }
@@ -264,6 +300,7 @@ impl Peer {
 pub struct Server {
     child: Child,
     addresses: Vec<SocketAddr>,
+    secure: Vec<SocketAddr>,
     socket: PathBuf,
 }
 
@@ -280,16 +317,24 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().ok_or("no output")?;
-        let lines = BufReader::new(stdout).lines().take(ports);
-        let addresses = lines.map(|line| Ok::<_, Box<dyn Error>>(line?.parse()?)).collect::<Result<_, _>>()?;
+        let lines = BufReader::new(stdout).lines().take(ports * 2);
+        let mut addresses: Vec<SocketAddr> =
+            lines.map(|line| Ok::<_, Box<dyn Error>>(line?.parse()?)).collect::<Result<_, _>>()?;
         let socket = socket(child.id());
-        Ok(Self { child, addresses, socket })
+        let secure = addresses.split_off(ports);
+        Ok(Self { child, addresses, secure, socket })
     }
 
     /// The ports it listens on.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The ports it listens on for TLS.
+    #[must_use]
+    pub fn secure(&self) -> &[SocketAddr] {
+        &self.secure
     }
 
     /// The Unix socket it listens on.
