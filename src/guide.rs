@@ -9,6 +9,12 @@ pub mod registries {}
 #[doc = include_str!("../docs/writing_a_registry.md")]
 pub mod writing_a_registry {}
 
+#[doc = include_str!("../docs/channel.md")]
+pub mod channel {}
+
+#[doc = include_str!("../docs/where_the_time_goes.md")]
+pub mod where_the_time_goes {}
+
 #[doc = include_str!("../docs/balancing.md")]
 pub mod balancing {}
 

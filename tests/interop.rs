@@ -3,7 +3,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod support;
+#[path = "support/interop/mod.rs"]
+mod interop;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -15,7 +16,7 @@ use std::{
 
 use callsign::{Channel, Server, registry::Memory};
 use futures_util::future::join_all;
-use support::interop::{self, run_all, run_compressed, soak_channel};
+use interop::cases::{self, run_all, run_compressed, soak_channel};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::transport;
 use tower::{ServiceBuilder, util::MapResponseLayer};
@@ -114,7 +115,7 @@ async fn our_channel_passes_every_case_with_tonic_s_server() {
     run_compressed(&channel).await;
 }
 
-const GRPC_GO_CASES: [&str; 17] = [
+const GRPC_GO_CASES: [&str; 19] = [
     "empty_unary",
     "large_unary",
     "large_unary_compressed",
@@ -132,6 +133,8 @@ const GRPC_GO_CASES: [&str; 17] = [
     "special_status_message",
     "unimplemented_service",
     "unimplemented_method",
+    "rpc_soak",
+    "channel_soak",
 ];
 
 /// Runs each case of grpc-go's client; tells what went wrong.
@@ -167,7 +170,7 @@ async fn connections_that_grpc_go_ages_cost_no_call() {
         let (channel, calls) = (channel.clone(), calls.clone());
         tokio::spawn(async move {
             while begun.elapsed() < Duration::from_secs(3) {
-                interop::empty(channel.clone()).await.unwrap();
+                cases::empty(channel.clone()).await.unwrap();
                 calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
         })

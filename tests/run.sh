@@ -96,9 +96,10 @@ step "clippy, no feature" cargo clippy --quiet --no-default-features -- "${lint[
 for feature in $(sed -n '/^\[features\]/,/^\[dependencies\]/s/^\([a-z-]*\) = \[.*/\1/p' Cargo.toml); do
     step "clippy, $feature alone" cargo clippy --quiet --no-default-features --features "$feature" -- "${lint[@]}"
 done
-step "clippy, benches" cargo clippy --quiet -p callsign-bench --all-targets -- "${lint[@]}"
+step "clippy, benches and models" cargo clippy --quiet -p callsign-bench -p callsign-model --all-targets -- "${lint[@]}"
 
 step "test house" cargo test --quiet --test house
+step "models, in every order" cargo run --quiet -p callsign-model
 step "test units" cargo test --quiet --features tls --lib
 for test in tests/*.rs; do
     name=$(basename "$test" .rs)
@@ -118,7 +119,8 @@ found=$(mktemp -d)
 trap 'rm -rf "$log" "$found"' EXIT
 step "fuzz: whatever a server says" env RUSTC_BOOTSTRAP=1 cargo fuzz run --target-dir "$PWD/target/fuzz" server \
     "$found" fuzz/corpus/server -- -runs=4000 -max_total_time=60 -rss_limit_mb=4096
-step "benchmarks check their answers" cargo bench --quiet -p callsign-bench -- --brief
+need valgrind apt-get install -y -qq valgrind
+step "benchmarks check their answers, and count" cargo bench --quiet -p callsign-bench -- --brief
 step "package" cargo package --quiet --allow-dirty -p callsign
 
 echo "$(($(date +%s) - begun)) s in all"

@@ -16,10 +16,11 @@ use super::{
     Channel,
     builder::{ChannelBuilder, From},
     call::Calls,
+    cell::Cell,
     idle::Use,
     line::Line,
     pool::{Pool, PoolConfig},
-    published::{PickerCell, Published},
+    published::Published,
     source::Source,
     transport::{Dialer, Security},
 };
@@ -103,7 +104,7 @@ impl ChannelBuilder {
             draws: Draws::new(self.seed),
             line: line.clone(),
             used: Use::default(),
-            cell: PickerCell::new(Published::Waiting(Error::unavailable("the channel has just begun"))),
+            cell: Cell::new(Published::Waiting(Error::unavailable("the channel has just begun"))),
             service,
         });
         let pool = Pool::new(PoolConfig {

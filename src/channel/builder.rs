@@ -27,7 +27,7 @@ use crate::{
     util::backoff::BackoffConfig,
 };
 
-/// Builds a [`Channel`].
+/// Builds a [`Channel`](super::Channel).
 ///
 /// What the [target](crate::Target) itself says of policy, filters and timeouts goes before what is set
 /// here: it can be changed without building the program anew.

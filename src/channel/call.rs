@@ -19,11 +19,12 @@ use tonic::{Status, body::Body};
 
 use super::{
     attempt::{Answer, Attempt, Failed},
+    cell::Cell,
     idle::Use,
     kept::Kept,
     line::Line,
     pick::Picked,
-    published::PickerCell,
+    published::Published,
     timeout,
     transport::{Failure, Outgoing},
 };
@@ -44,7 +45,7 @@ pub(super) struct Calls {
     /// Whether responses say who served them.
     pub(super) report_endpoint: bool,
     pub(super) draws: Draws,
-    pub(super) cell: PickerCell,
+    pub(super) cell: Cell<Published>,
     pub(super) line: Arc<Line>,
     pub(super) used: Use,
 }

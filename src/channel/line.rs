@@ -1,8 +1,8 @@
 //! Where calls wait that found every stream taken: first come, first served.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
 use tokio::sync::{Mutex, MutexGuard, Notify};
+
+use crate::util::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// A line of calls, of which only the first looks for a stream.
 ///

@@ -4,6 +4,7 @@ mod attempt;
 mod build;
 mod builder;
 mod call;
+mod cell;
 mod connect;
 mod connections;
 mod idle;

@@ -1,15 +1,9 @@
 //! What the pool publishes and each call reads: a picker and its connections, as one value.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
-
-use arc_swap::{ArcSwap, Guard};
-use tokio::sync::Notify;
 
 use super::connections::Connections;
 use crate::{
@@ -66,40 +60,5 @@ impl Recent {
 
     fn place(&self) -> &AtomicUsize {
         &self.0[thread::index() % self.0.len()].0
-    }
-}
-
-/// Where the pool publishes: readers never wait for the writer, nor for each other.
-#[derive(Debug)]
-pub(super) struct PickerCell {
-    current: ArcSwap<Published>,
-    changed: Notify,
-}
-
-impl PickerCell {
-    pub(super) fn new(published: Published) -> Self {
-        Self { current: ArcSwap::from_pointee(published), changed: Notify::new() }
-    }
-
-    pub(super) fn load(&self) -> Guard<Arc<Published>> {
-        self.current.load()
-    }
-
-    pub(super) fn publish(&self, published: Published) {
-        self.current.store(Arc::new(published));
-        self.changed.notify_waiters();
-    }
-
-    /// Waits until `look` finds in a state what it looks for, beginning with the present one.
-    pub(super) async fn wait_for<T>(&self, mut look: impl FnMut(&Arc<Published>) -> Option<T>) -> T {
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            // Listen before looking: what is published in between wakes us.
-            changed.as_mut().enable();
-            if let Some(found) = look(&self.load()) {
-                return found;
-            }
-            changed.await;
-        }
     }
 }

@@ -1,11 +1,10 @@
 //! What is known of an endpoint's load: counters that outlive every picker.
 
-use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use crate::util::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 /// How a call ended, as far as its endpoint is to blame.

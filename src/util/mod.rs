@@ -6,5 +6,6 @@ pub(crate) mod filename;
 pub(crate) mod rng;
 #[cfg(any(feature = "file", feature = "tls"))]
 pub(crate) mod stamp;
+pub(crate) mod sync;
 pub(crate) mod task;
 pub(crate) mod thread;

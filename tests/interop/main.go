@@ -49,10 +49,14 @@ func client() {
 			log.Fatal(err)
 		}
 	}
-	conn, err := grpc.NewClient(*call, grpc.WithTransportCredentials(secure))
-	if err != nil {
-		log.Fatal(err)
+	dial := func() *grpc.ClientConn {
+		conn, err := grpc.NewClient(*call, grpc.WithTransportCredentials(secure))
+		if err != nil {
+			log.Fatal(err)
+		}
+		return conn
 	}
+	conn := dial()
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -77,6 +81,13 @@ func client() {
 		"unimplemented_service": func() {
 			interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(conn))
 		},
+		"rpc_soak": func() { soak(ctx, func() (*grpc.ClientConn, func()) { return conn, func() {} }) },
+		"channel_soak": func() {
+			soak(ctx, func() (*grpc.ClientConn, func()) {
+				conn := dial()
+				return conn, func() { _ = conn.Close() }
+			})
+		},
 		"unimplemented_method": func() { interop.DoUnimplementedMethod(ctx, conn) },
 	}
 	do, known := cases[*run]
@@ -84,6 +95,20 @@ func client() {
 		log.Fatalf("no case %q", *run)
 	}
 	do()
+}
+
+// Large calls by ten workers, of which none may fail.
+func soak(ctx context.Context, channel func() (*grpc.ClientConn, func())) {
+	interop.DoSoakTest(ctx, interop.SoakTestConfig{
+		RequestSize:                      271828,
+		ResponseSize:                     314159,
+		PerIterationMaxAcceptableLatency: 5 * time.Second,
+		OverallTimeout:                   20 * time.Second,
+		ServerAddr:                       *call,
+		NumWorkers:                       10,
+		Iterations:                       20,
+		ChannelForTest:                   channel,
+	})
 }
 
 func server() {

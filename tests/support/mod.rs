@@ -5,7 +5,6 @@
 pub mod dir;
 pub mod echo;
 pub mod frames;
-pub mod interop;
 pub mod raw;
 
 use std::{convert::Infallible, sync::Arc};

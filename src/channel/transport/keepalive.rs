@@ -51,7 +51,7 @@ impl Keepalive {
         Self { first: interval, most: interval, ..Self::default() }
     }
 
-    /// Never asks. A host that is gone is then noticed only by [TCP](super::TcpConnector).
+    /// Never asks. A host that is gone is then noticed only by [TCP](crate::channel::TcpConnector).
     pub fn off() -> Self {
         Self { first: NEVER, most: NEVER, ..Self::default() }
     }

@@ -1,14 +1,16 @@
 //! How many streams a connection carries, and how many it may.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{
-        AtomicBool, AtomicU32,
-        Ordering::{Relaxed, SeqCst},
+use crate::{
+    channel::line::Line,
+    error::Error,
+    util::sync::{
+        Arc, OnceLock,
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
-
-use crate::{channel::line::Line, error::Error};
 
 /// Counts the streams of one connection against the server's MAX_CONCURRENT_STREAMS
 /// ([RFC 9113, 5.1.2](https://www.rfc-editor.org/rfc/rfc9113#section-5.1.2)).

@@ -1,0 +1,46 @@
+//! What calls on several threads count.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use loom::thread;
+
+use crate::{
+    Model,
+    load::{LoadCell, Outcome},
+};
+
+pub(crate) const MODELS: [Model; 2] = [
+    ("counts return to zero and no end of a call is lost", counts_return_to_zero_and_no_end_of_a_call_is_lost),
+    ("failures on two threads count as one at least", failures_on_two_threads_count_as_one_at_least),
+];
+
+fn counts_return_to_zero_and_no_end_of_a_call_is_lost() {
+    let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
+    let calls = [Outcome::Success, Outcome::Failure].map(|outcome| {
+        let cell = cell.clone();
+        thread::spawn(move || {
+            let guard = cell.start();
+            // Each sees itself, and of the other no more than a call and a failure.
+            assert!((1..=3).contains(&cell.busy(now)));
+            guard.finish(outcome, now);
+            drop(cell.start());
+        })
+    });
+    calls.into_iter().for_each(|call| call.join().expect("it ended"));
+    assert_eq!((cell.in_flight(), cell.succeeded(), cell.failed()), (0, 1, 1));
+    assert!(cell.busy(now) <= 1, "the failure, unless the success came after it");
+    assert_eq!(cell.busy(now + Duration::from_secs(1)), 0);
+}
+
+fn failures_on_two_threads_count_as_one_at_least() {
+    let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
+    let other = cell.clone();
+    let call = thread::spawn(move || other.start().finish(Outcome::Failure, now));
+    cell.start().finish(Outcome::Failure, now);
+    call.join().expect("it ended");
+    assert!((1..=2).contains(&cell.busy(now)));
+    assert_eq!((cell.in_flight(), cell.failed()), (0, 2));
+}
