@@ -17,7 +17,7 @@ use callsign::{
     channel::Keepalive,
     testing::net::{Fault, Net},
 };
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use support::{
     echo::{EchoClient, EchoRequest},
     endpoint, fed, raw, serve,
@@ -73,6 +73,26 @@ async fn streams_beyond_a_connection_s_limit_go_to_further_connections_and_then_
     // 30 at once: the third round holds the last ten.
     assert_eq!((net.made("a:1"), seen.most.load(SeqCst), seen.calls.load(SeqCst)), (3, 10, 70));
     assert!((3.0..3.5).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+}
+
+/// HTTP/2 counts the stream of a call that was taken back until the server has been told.
+#[tokio::test(start_paused = true)]
+async fn calls_taken_back_make_room_for_others_that_fail_for_no_reason_of_their_own() {
+    let net = Net::new();
+    limited(&net, "a:1", 2, Duration::from_millis(10));
+    let (builder, _feed) = fed(&net, &[endpoint("a", "a:1")]);
+    let channel = builder.connections_per_endpoint(1).connect().await.unwrap();
+    for _ in 0..100 {
+        let other = channel.clone();
+        let open = tokio::spawn(async move { call(&other).await });
+        sleep(Duration::from_millis(1)).await;
+        for _ in 0..5 {
+            // Queued, and dropped before anything else runs.
+            assert!(std::pin::pin!(call(&channel)).now_or_never().is_none());
+        }
+        call(&channel).await.unwrap();
+        open.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 use std::error::Error;
 
 use callsign_bench::{
+    awake::{AWAKE, Awake, stay_awake},
     clients::{BALANCE_LIST, CALLSIGN, CALLSIGN_SMALL, Client, H2, HYPER, TONIC, plaintext, secure},
     echo::{SERVE, Server, serve},
     raw::Shape,
@@ -52,10 +53,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let ports = args.get(at + 1).ok_or("how many ports?")?.parse()?;
         return runtime(1)?.block_on(serve(ports));
     }
+    if args.iter().any(|arg| arg == AWAKE) {
+        stay_awake();
+        return Ok(());
+    }
     let brief = args.iter().any(|arg| arg == "--brief");
     let mut names = args.iter().filter(|arg| !arg.starts_with("--"));
     let (only, client) = (names.next(), names.next());
-    let server = Server::start(ENDPOINTS)?;
+    let (server, _awake) = (Server::start(ENDPOINTS)?, Awake::start()?);
     let mut measured = Vec::new();
     for workers in [1, 2] {
         let runtime = runtime(workers)?;

@@ -21,14 +21,14 @@ use super::{
     attempt::{Answer, Attempt, Failed},
     cell::Cell,
     idle::Use,
-    kept::Kept,
+    kept::{GRPC, Kept, TRAILERS},
     line::Line,
     pick::Picked,
     published::Published,
     timeout,
     transport::{Failure, Outgoing},
 };
-use crate::{error::Error, instance::ServiceName, load::LoadCell, util::rng::Draws};
+use crate::{error::Error, instance::ServiceName, load::LoadCell, registry::BoxFuture, util::rng::Draws};
 
 /// What all calls of a channel share.
 #[derive(Debug)]
@@ -70,28 +70,31 @@ impl Calls {
         Ok(timeout.and_then(|timeout| now.checked_add(timeout)))
     }
 
-    /// Makes a request of tonic's a request of HTTP/2's.
-    fn complete(&self, head: &mut Parts) {
-        let path = head.uri.path_and_query().cloned();
+    /// The URI that HTTP/2 wants, of the one that tonic gives.
+    fn uri(&self, path: &Uri) -> Uri {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(self.scheme.clone());
         uri.authority = Some(self.authority.clone());
-        uri.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        head.uri = Uri::from_parts(uri).unwrap_or_default();
-        let user_agent = match head.headers.get(USER_AGENT) {
+        uri.path_and_query = Some(path.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+        Uri::from_parts(uri).unwrap_or_default()
+    }
+
+    /// Puts what a call's headers need beside the application's own.
+    fn complete(&self, headers: &mut HeaderMap) {
+        let user_agent = match headers.get(USER_AGENT) {
             None => self.user_agent.clone(),
             Some(own) => {
                 let both = [own.as_bytes(), b" ", self.user_agent.as_bytes()].concat();
                 HeaderValue::from_bytes(&both).unwrap_or_else(|_| self.user_agent.clone())
             }
         };
-        head.headers.insert(USER_AGENT, user_agent);
+        headers.insert(USER_AGENT, user_agent);
         // Generated code sets both; who calls without it need not know.
-        if !head.headers.contains_key(TE) {
-            head.headers.insert(TE, HeaderValue::from_static("trailers"));
+        if !headers.contains_key(TE) {
+            headers.insert(TE, HeaderValue::from_static(TRAILERS));
         }
-        if !head.headers.contains_key(CONTENT_TYPE) {
-            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if !headers.contains_key(CONTENT_TYPE) {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
         }
     }
 }
@@ -103,7 +106,7 @@ struct Call {
     body: Outgoing,
     begun: Instant,
     deadline: Option<Instant>,
-    /// The headers, while an attempt has them.
+    /// The application's headers, while an attempt has them.
     kept: Kept,
     /// It refused the call: go elsewhere if there is an elsewhere.
     refused: Option<Arc<LoadCell>>,
@@ -115,7 +118,7 @@ impl Call {
         let begun = Instant::now();
         calls.used.begin();
         let deadline = calls.deadline(&mut head.headers, begun)?;
-        calls.complete(&mut head);
+        head.uri = calls.uri(&head.uri);
         let body = Outgoing::new(body);
         Ok(Self { calls, head, body, begun, deadline, kept: Kept::default(), refused: None })
     }
@@ -134,6 +137,7 @@ impl Call {
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = self.head.uri.clone();
         *request.headers_mut() = std::mem::take(&mut self.head.headers);
+        self.calls.complete(request.headers_mut());
         Attempt::start(picked, request, &self.body, self.deadline)
     }
 
@@ -188,61 +192,54 @@ impl Call {
 }
 
 /// A call up to the head of its response. One that finds an endpoint at once, and is answered,
-/// costs no allocation for itself.
-pub(super) struct Calling(State);
-
-#[allow(clippy::large_enum_variant, reason = "the large one is the common one")]
-enum State {
-    Begun(Call),
-    Sent(Call, Attempt),
-    Slow(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>),
-    Over(Option<Status>),
+/// costs no allocation for itself; and it stays where it is, as what is large is slow to move.
+pub(super) struct Calling {
+    /// Until it is over, or goes on in a place of its own.
+    call: Option<Call>,
+    attempt: Option<Attempt>,
+    slow: Option<BoxFuture<'static, Result<Response<Body>, Status>>>,
+    wrong: Option<Status>,
 }
 
 impl Calling {
     pub(super) fn new(calls: &Arc<Calls>, request: Request<Body>) -> Self {
-        let call = Call::new(calls.clone(), request);
-        Self(call.map_or_else(|status| State::Over(Some(status)), State::Begun))
+        let (call, wrong) = match Call::new(calls.clone(), request) {
+            Ok(call) => (Some(call), None),
+            Err(wrong) => (None, Some(wrong)),
+        };
+        Self { call, attempt: None, slow: None, wrong }
     }
 
     fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Status>> {
         loop {
-            match &mut self.0 {
-                State::Begun(call) => match call.calls.pick_now(&call.head).transpose()? {
-                    None => self.go_slow(),
+            let Some(call) = &mut self.call else {
+                if let Some(slow) = &mut self.slow {
+                    return slow.as_mut().poll(cx);
+                }
+                let status = self.wrong.take();
+                let status = status.unwrap_or_else(|| Status::internal("a call is over, and polled again"));
+                return Poll::Ready(Err(status));
+            };
+            let failed = match &mut self.attempt {
+                Some(attempt) => match ready!(attempt.poll(cx, &mut call.body)) {
+                    Ok(answer) => return Poll::Ready(Ok(call.answer(answer))),
+                    Err(failed) => Some(failed),
+                },
+                None => match call.calls.pick_now(&call.head).transpose()? {
+                    None => None,
                     Some(picked) => match call.attempt(picked) {
                         Ok(attempt) => {
-                            let begun = std::mem::replace(&mut self.0, State::Over(None));
-                            if let State::Begun(call) = begun {
-                                self.0 = State::Sent(call, attempt);
-                            }
+                            self.attempt = Some(attempt);
+                            continue;
                         }
-                        Err(failed) => {
-                            call.again(failed)?;
-                            self.go_slow();
-                        }
+                        Err(failed) => Some(failed),
                     },
                 },
-                State::Sent(call, attempt) => match ready!(attempt.poll(cx, &mut call.body)) {
-                    Ok(answer) => return Poll::Ready(Ok(call.answer(answer))),
-                    Err(failed) => {
-                        call.again(failed)?;
-                        self.go_slow();
-                    }
-                },
-                State::Slow(slow) => return slow.as_mut().poll(cx),
-                State::Over(status) => {
-                    let status = status.take().unwrap_or_else(|| Status::internal("a call is over, and polled again"));
-                    return Poll::Ready(Err(status));
-                }
-            }
-        }
-    }
-
-    /// Waits, or tries again, in a place of its own.
-    fn go_slow(&mut self) {
-        if let State::Begun(call) | State::Sent(call, _) = std::mem::replace(&mut self.0, State::Over(None)) {
-            self.0 = State::Slow(Box::pin(call.run()));
+            };
+            failed.map_or(Ok(()), |failed| call.again(failed))?;
+            // It waits, or tries again, in a place of its own.
+            self.attempt = None;
+            self.slow = self.call.take().map(|call| Box::pin(call.run()) as _);
         }
     }
 }
@@ -252,7 +249,7 @@ impl Future for Calling {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = ready!(self.poll_call(cx));
-        self.0 = State::Over(None);
+        (self.call, self.attempt, self.slow) = (None, None, None);
         Poll::Ready(ended)
     }
 }

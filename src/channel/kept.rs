@@ -1,31 +1,41 @@
 //! The headers of a call, kept to send them again.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_TYPE, TE},
+};
 
 /// A copy of headers that is cheap to make and hardly ever used. As many as most calls have need no
-/// allocation.
+/// allocation; those that all calls have are not kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     some: [Option<(HeaderName, HeaderValue)>; SOME],
-    all: Option<HeaderMap>,
+    all: Option<Box<HeaderMap>>,
 }
 
-const SOME: usize = 8;
+const SOME: usize = 4;
+
+pub(super) const TRAILERS: &str = "trailers";
+pub(super) const GRPC: &str = "application/grpc";
+
+fn is_usual(name: &HeaderName, value: &HeaderValue) -> bool {
+    (name == TE && value == TRAILERS) || (name == CONTENT_TYPE && value == GRPC)
+}
 
 impl Kept {
     pub(super) fn keep(&mut self, headers: &HeaderMap) {
-        if headers.len() > SOME {
-            self.all = Some(headers.clone());
-            return;
-        }
-        let copies = headers.iter().map(|(name, value)| Some((name.clone(), value.clone())));
+        let mut own = headers.iter().filter(|(name, value)| !is_usual(name, value));
+        let copies = own.by_ref().map(|(name, value)| Some((name.clone(), value.clone())));
         self.some.iter_mut().zip(copies).for_each(|(place, copy)| *place = copy);
+        if own.next().is_some() {
+            *self = Self { some: Default::default(), all: Some(Box::new(headers.clone())) };
+        }
     }
 
     /// Puts what was kept into a map that is empty; nothing the first time.
     pub(super) fn put_back(&mut self, headers: &mut HeaderMap) {
         if let Some(all) = self.all.take() {
-            *headers = all;
+            *headers = *all;
         }
         for (name, value) in self.some.iter_mut().map_while(Option::take) {
             headers.append(name, value);
@@ -56,6 +66,20 @@ mod tests {
                 kept.put_back(&mut again);
                 assert_eq!(again, headers);
             }
+        }
+    }
+
+    #[test]
+    fn what_every_call_has_is_not_kept_but_anything_else_in_its_place_is() {
+        for (content_type, kept_as) in [(GRPC, None), ("application/grpc+json", Some("application/grpc+json"))] {
+            let mut headers = HeaderMap::new();
+            headers.insert(TE, HeaderValue::from_static(TRAILERS));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            let (mut kept, mut again) = (Kept::default(), HeaderMap::new());
+            kept.keep(&headers);
+            kept.put_back(&mut again);
+            assert_eq!(again.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()), kept_as);
+            assert!(!again.contains_key(TE));
         }
     }
 }

@@ -1,9 +1,18 @@
 //! One HTTP/2 connection, as calls see it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use h2::client::SendRequest;
+use h2::{
+    SendStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::Request;
 use tokio::sync::oneshot;
 
 use super::streams::Streams;
@@ -14,7 +23,8 @@ use crate::error::Error;
 pub(in crate::channel) struct Connection(Arc<Handle>);
 
 struct Handle {
-    sender: SendRequest<Bytes>,
+    /// Shared, as a clone for each call would take h2's own lock twice more.
+    sender: Mutex<SendRequest<Bytes>>,
     streams: Arc<Streams>,
     // Its drop tells the driver that nobody is left.
     _held: oneshot::Sender<()>,
@@ -22,7 +32,7 @@ struct Handle {
 
 impl Connection {
     pub(super) fn new(sender: SendRequest<Bytes>, streams: Arc<Streams>, held: oneshot::Sender<()>) -> Self {
-        Self(Arc::new(Handle { sender, streams, _held: held }))
+        Self(Arc::new(Handle { sender: Mutex::new(sender), streams, _held: held }))
     }
 
     /// Whether the server has answered a call on it.
@@ -47,9 +57,18 @@ impl fmt::Debug for Connection {
 pub(in crate::channel) struct Stream(Connection);
 
 impl Stream {
-    /// What sends one request on this connection.
-    pub(super) fn sender(&self) -> SendRequest<Bytes> {
-        self.0.0.sender.clone()
+    /// Queues the head of a request.
+    pub(super) fn send(&self, head: Request<()>, end: bool) -> Result<(ResponseFuture, SendStream<Bytes>), Unsent> {
+        let mut sender = self.0.0.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        sender.send_request(head, end).map_err(|error| {
+            // h2 counts a stream for longer than its call lives, and one that it could not open yet
+            // keeps its sender from another: a new one is free.
+            let mut free = sender.clone();
+            let is_over = matches!(free.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)));
+            *sender = free;
+            // Which h2 tells by its text alone.
+            Unsent { is_held_back: error.to_string().ends_with("rejected"), is_over, error }
+        })
     }
 
     /// The server has answered on it.
@@ -72,6 +91,16 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.0.0.streams.close();
     }
+}
+
+/// Why a request was not queued.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    pub(super) error: h2::Error,
+    /// The connection takes no request any more.
+    pub(super) is_over: bool,
+    /// It takes others now.
+    pub(super) is_held_back: bool,
 }
 
 /// What a dial and its connection tell.

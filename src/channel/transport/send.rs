@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tonic::{Status, body::Body};
 
 use super::{
-    connection::Stream,
+    connection::{Stream, Unsent},
     error::{Failure, describe},
 };
 use crate::error::{Error, Kind};
@@ -152,26 +152,23 @@ pub(in crate::channel) struct Exchange {
 impl Exchange {
     /// Queues the request's head, and as much of its body as there is.
     pub(in crate::channel) fn start(on: &Stream, head: Request<()>, body: &Outgoing) -> Result<Self, Failure> {
-        let (mut sender, empty) = (on.sender(), body.is_empty());
-        match sender.send_request(head, empty) {
-            Ok((response, stream)) => Ok(Self { response, request: (!empty).then_some(stream) }),
-            Err(error) if error.is_io() || error.is_go_away() || error.is_reset() => {
-                on.retire();
-                Err(Failure::NotSent(describe(error, on)))
-            }
-            // What remains is our own fault, or that of a connection that has run out of stream ids.
-            Err(error) => {
-                let waker = std::task::Waker::noop();
-                let used_up = matches!(sender.poll_ready(&mut Context::from_waker(waker)), Poll::Ready(Err(_)));
-                let kind = if used_up { Kind::Unavailable } else { Kind::Internal };
-                let error = Error::with_source(kind, "HTTP/2 cannot carry this request", error);
-                if used_up {
-                    on.retire();
-                    return Err(Failure::NotSent(error));
-                }
-                Err(Failure::Failed(error))
-            }
+        let empty = body.is_empty();
+        let Unsent { error, is_over, is_held_back } = match on.send(head, empty) {
+            Ok((response, stream)) => return Ok(Self { response, request: (!empty).then_some(stream) }),
+            Err(unsent) => unsent,
+        };
+        if error.is_io() || error.is_go_away() || error.is_reset() {
+            on.retire();
+            return Err(Failure::NotSent(describe(error, on)));
         }
+        let kind = if is_over || is_held_back { Kind::Unavailable } else { Kind::Internal };
+        let error = Error::with_source(kind, "HTTP/2 cannot carry this request", error);
+        if is_over {
+            // It has run out of stream ids.
+            on.retire();
+        }
+        // What remains is our own fault.
+        Err(if kind == Kind::Unavailable { Failure::NotSent(error) } else { Failure::Failed(error) })
     }
 
     /// Sends what there is of the body and looks for the response's head.
