@@ -36,7 +36,7 @@ use tower::discover::Change;
 const GATES: [(&str, usize, u64); 5] = [
     ("pick", 3, 330),
     ("pick", 10_000, 330),
-    ("publish", 1_000, 210_000),
+    ("publish", 1_000, 236_000),
     ("unary", 8, 56_000),
     ("unary", 1_000, 65_000),
 ];
