@@ -31,6 +31,8 @@ usage: server --registry URI --name NAME [flags]
   --metadata K=V    an entry of its metadata; may be given more than once
   --grpc ADDRESS    where to serve gRPC; 127.0.0.1:0 unless given
   --http ADDRESS    where to serve HTTP, with GET /whoami; nowhere unless given
+  --cert FILE       PEM file of its certificate chain, for TLS (feature tls); with --key
+  --key FILE        PEM file of its key
   --delay MS        how long each call takes
   --drain MS        how long to accept after deregistering; 5000 unless given";
 
@@ -65,7 +67,19 @@ async fn main() -> ExitCode {
 async fn run() -> callsign::Result<()> {
     let mut flags = Flags::read(
         USAGE,
-        &["--registry", "--name", "--id", "--version", "--metadata", "--grpc", "--http", "--delay", "--drain"],
+        &[
+            "--registry",
+            "--name",
+            "--id",
+            "--version",
+            "--metadata",
+            "--grpc",
+            "--http",
+            "--cert",
+            "--key",
+            "--delay",
+            "--drain",
+        ],
         &[],
     );
     let Some(registry) = flags.value::<String>("--registry") else { flags.wrong("--registry is missing") };
@@ -91,6 +105,14 @@ async fn run() -> callsign::Result<()> {
         let whoami = json!({ "id": id });
         server = server.http(http, Router::new().route("/whoami", get(async move || Json(whoami.clone()))));
     }
+    server = match (flags.value::<String>("--cert"), flags.value::<String>("--key")) {
+        (None, None) => server,
+        #[cfg(feature = "tls")]
+        (Some(cert), Some(key)) => server.tls(callsign::tls::ServerTls::identity_files(cert, key)),
+        #[cfg(not(feature = "tls"))]
+        (Some(_), Some(_)) => flags.wrong("TLS needs --features tls"),
+        _ => flags.wrong("--cert and --key go together"),
+    };
     if let Some(drain) = flags.value("--drain") {
         server = server.drain(Duration::from_millis(drain));
     }

@@ -6,6 +6,14 @@ pub mod targets {}
 #[doc = include_str!("../docs/registries.md")]
 pub mod registries {}
 
+#[cfg(feature = "consul")]
+#[doc = include_str!("../docs/consul.md")]
+pub mod consul {}
+
+#[cfg(feature = "etcd")]
+#[doc = include_str!("../docs/etcd.md")]
+pub mod etcd {}
+
 #[doc = include_str!("../docs/writing_a_registry.md")]
 pub mod writing_a_registry {}
 

@@ -3,6 +3,10 @@
 //! A registry has two sides. Servers use its [`Registrar`], clients its [`Discovery`]; most
 //! registries are both, and a [`Registry`] holds them together.
 
+#[cfg(feature = "consul")]
+mod consul;
+#[cfg(feature = "etcd")]
+mod etcd;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
@@ -11,10 +15,18 @@ mod memory;
 mod merge;
 mod scheme;
 mod shared;
+#[cfg(any(feature = "consul", feature = "etcd", feature = "file"))]
+mod skips;
 mod watch;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod wire;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+#[cfg(feature = "consul")]
+pub use self::consul::{Consul, ConsulBuilder, ConsulCheck};
+#[cfg(feature = "etcd")]
+pub use self::etcd::{Etcd, EtcdBuilder, EtcdLayout};
 #[cfg(feature = "file")]
 pub use self::file::File;
 pub(crate) use self::scheme::default_schemes;

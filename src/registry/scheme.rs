@@ -142,6 +142,8 @@ impl Schemes {
     fn unknown(&self, scheme: &str) -> Error {
         let known: Vec<_> = self.factories.keys().map(|scheme| &**scheme).collect();
         let feature = match scheme {
+            "consul" => "; consul:// needs the feature `consul` of callsign",
+            "etcd" => "; etcd:// needs the feature `etcd` of callsign",
             "file" => "; file:// needs the feature `file` of callsign",
             _ => "; add one of your own by Schemes::with",
         };
@@ -149,10 +151,14 @@ impl Schemes {
     }
 }
 
-/// `memory`, `static`, and with its feature `file`.
+/// `memory`, `static`, and with their features `consul`, `etcd` and `file`.
 impl Default for Schemes {
     fn default() -> Self {
         let factories: &[(&str, BuiltIn)] = &[
+            #[cfg(feature = "consul")]
+            ("consul", super::Consul::open),
+            #[cfg(feature = "etcd")]
+            ("etcd", super::Etcd::open),
             #[cfg(feature = "file")]
             ("file", super::File::open),
             ("memory", |uri, _| Memory::open(uri)),

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 mod text;
 
+#[cfg(feature = "consul")]
+pub(crate) use self::text::duration_param;
 #[cfg(test)]
 pub(crate) use self::text::parse_duration;
 pub(crate) use self::text::ttl_param;

@@ -76,6 +76,14 @@ pub(crate) fn ttl_param(uri: &RegistryUri) -> Result<Option<Duration>> {
     }
 }
 
+/// A time above 0 under another key of a registry.
+#[cfg(feature = "consul")]
+pub(crate) fn duration_param(uri: &RegistryUri, key: &str) -> Result<Option<Duration>> {
+    let wrong = || Error::invalid(format!("{uri:?}: {key} is a time above 0 such as 10s or 5m"));
+    let read = |text| parse_duration(text).filter(|duration| !duration.is_zero()).ok_or_else(wrong);
+    uri.param(key).map(read).transpose()
+}
+
 const MIN_TTL: Duration = Duration::from_millis(10);
 
 pub(super) fn print_duration(duration: Duration) -> String {

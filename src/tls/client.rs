@@ -96,6 +96,27 @@ impl ClientTls {
         self
     }
 
+    /// Whom a server's certificate must name, if that was set.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn expects(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// What an HTTP client needs: the files as they are now. A host's certificate must name it, or all of
+    /// them the name that is set.
+    #[cfg(feature = "consul")]
+    pub(crate) fn http_config(&self) -> Result<ClientConfig> {
+        let provider = self.provider.get();
+        let Trusted { roots, verifier, mut config } = Trusted::read(self, &provider)?;
+        if let Some(name) = &self.name {
+            let expected = Expected::parse(name)?;
+            let verifier = Verifier { expected, roots, provider, inner: verifier, presented: Arc::default() };
+            config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        }
+        config.alpn_protocols.clear();
+        Ok(config)
+    }
+
     /// Reads the files.
     pub(crate) fn prepare(self, service: &str, observer: Arc<dyn Observer>) -> Result<ClientHandshake> {
         let expected = match &self.name {

@@ -22,6 +22,11 @@ pub fn example(name: &str) -> PathBuf {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--example", "server", "--example", "client"]);
         cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+        // Those of the test, so that the programs know its registries.
+        let features =
+            [("consul", cfg!(feature = "consul")), ("etcd", cfg!(feature = "etcd")), ("tls", cfg!(feature = "tls"))];
+        let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+        cargo.args(["--features", &features.join(",")]);
         cargo.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
@@ -43,7 +48,12 @@ pub struct Server {
 impl Server {
     /// Starts one, and waits until it says that it is registered.
     pub fn start(registry: &str, id: &str, flags: &[&str]) -> Self {
-        let mut server = Self::spawn(registry, id, flags);
+        Self::start_as("helloworld", registry, id, flags)
+    }
+
+    /// The same of another service.
+    pub fn start_as(name: &str, registry: &str, id: &str, flags: &[&str]) -> Self {
+        let mut server = Self::spawn_as(name, registry, id, flags);
         let mut line = String::new();
         BufReader::new(server.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{id} said {line:?}: {error}"));
@@ -54,8 +64,12 @@ impl Server {
     }
 
     pub fn spawn(registry: &str, id: &str, flags: &[&str]) -> Self {
+        Self::spawn_as("helloworld", registry, id, flags)
+    }
+
+    fn spawn_as(name: &str, registry: &str, id: &str, flags: &[&str]) -> Self {
         let child = Command::new(example("server"))
-            .args(["--registry", registry, "--name", "helloworld", "--id", id])
+            .args(["--registry", registry, "--name", name, "--id", id])
             .args(flags)
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())

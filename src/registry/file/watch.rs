@@ -1,6 +1,6 @@
 //! The loop behind one watch.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -15,8 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     instance::ServiceName,
-    observe::Event,
-    registry::{Snapshot, Update, WatchSender},
+    registry::{Snapshot, Update, WatchSender, skips::Skips},
     util::task::blocking,
 };
 
@@ -39,8 +38,7 @@ pub(super) struct Follower {
     wake: Arc<Notify>,
     known: Known,
     ledger: Ledger,
-    /// What was told to the observer: the file's name, and why it is skipped.
-    skipped: BTreeMap<String, String>,
+    skips: Skips,
     /// Which directory the system watches for us; none while there is none.
     watched: Option<u64>,
     /// Whether the directory was ever there.
@@ -51,14 +49,14 @@ impl Follower {
     pub(super) fn new(file: File, service: ServiceName) -> Self {
         Self {
             directory: file.directory(&service),
-            file,
             service,
             wake: Arc::default(),
             known: Known::default(),
             ledger: Ledger::default(),
-            skipped: BTreeMap::new(),
+            skips: Skips::new(file.shared.name.clone(), file.observer.clone()),
             watched: None,
             seen: false,
+            file,
         }
     }
 
@@ -131,21 +129,8 @@ impl Follower {
         };
         let at = Instant::now();
         self.ledger.take(records, at, boot::now());
-        self.tell(&skipped);
+        self.skips.tell(&self.service, &skipped);
         self.seen = true;
         Update::Instances(Snapshot::new(self.ledger.live(at)).with_skipped(skipped.len()))
-    }
-
-    /// Tells of what is skipped, once; again when the reason changes.
-    fn tell(&mut self, skipped: &BTreeMap<String, Error>) {
-        self.skipped.retain(|record, _| skipped.contains_key(record));
-        for (record, error) in skipped {
-            let why = format!("{error:#}");
-            if self.skipped.get(record) != Some(&why) {
-                let (registry, service) = (&*self.file.shared.name, &self.service);
-                self.file.observer.on_event(&Event::RecordSkipped { registry, service, record, error });
-                self.skipped.insert(record.clone(), why);
-            }
-        }
     }
 }

@@ -1,0 +1,15 @@
+//! What registries on servers have in common.
+
+mod secret;
+mod tls;
+
+use std::net::IpAddr;
+
+pub(super) use self::{secret::Secret, tls::tls_of};
+use crate::instance::Address;
+
+/// Whether what goes there stays on this machine.
+pub(super) fn is_loopback(address: &Address) -> bool {
+    let host = address.host().unwrap_or_default();
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}

@@ -1,0 +1,222 @@
+//! What a real agent does only in trouble, by one that does it on demand.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use callsign::registry::{Consul, Discovery};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, task::AbortHandle, time::Instant};
+
+use super::{ids, name, outage, shows};
+
+#[derive(Clone)]
+struct Set {
+    index: u64,
+    ids: Vec<&'static str>,
+    trouble: Option<(StatusCode, &'static str)>,
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+/// When, and with which query.
+type Asked = (Instant, HashMap<String, String>);
+
+/// An agent: what it knows of each datacenter, and what it was asked.
+#[derive(Clone)]
+struct Fake {
+    sets: watch::Sender<HashMap<String, Set>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Fake {
+    async fn start() -> (Self, String, AbortHandle) {
+        let set = Set { index: 10, ids: vec!["a"], trouble: None, headers: Vec::new() };
+        let sets =
+            HashMap::from([(String::new(), set.clone()), ("dc1".to_owned(), set.clone()), ("dc2".to_owned(), set)]);
+        let fake = Self { sets: watch::channel(sets).0, asked: Arc::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let router = Router::new().route("/v1/health/service/{name}", get(health)).with_state(fake.clone());
+        let served = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }).abort_handle();
+        (fake, address, served)
+    }
+
+    fn set(&self, datacenter: &str, change: impl FnOnce(&mut Set)) {
+        self.sets.send_modify(|sets| change(sets.get_mut(datacenter).unwrap()));
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+async fn health(
+    State(fake): State<Fake>,
+    Path(service): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    fake.asked.lock().unwrap().push((Instant::now(), query.clone()));
+    let datacenter = query.get("dc").cloned().unwrap_or_default();
+    let index: u64 = query.get("index").map_or(0, |index| index.parse().unwrap());
+    let mut sets = fake.sets.subscribe();
+    // Like Consul: an index beyond what there is waits too.
+    let changed = |sets: &HashMap<String, Set>| {
+        let set = &sets[&datacenter];
+        set.index > index || set.trouble.is_some() || index == 0
+    };
+    if let Some(wait) = query.get("wait") {
+        let wait = Duration::from_millis(wait.trim_end_matches("ms").parse().unwrap());
+        let _ = tokio::time::timeout(wait, sets.wait_for(changed)).await;
+    }
+    let set = sets.borrow()[&datacenter].clone();
+    let mut headers = HeaderMap::new();
+    headers.insert("x-consul-index", set.index.into());
+    for (name, value) in set.headers {
+        headers.insert(name, value.parse().unwrap());
+    }
+    if let Some((status, text)) = set.trouble {
+        return (status, headers, text).into_response();
+    }
+    let entry = |id: &&str| {
+        json!({"Node": {"Address": "10.0.0.1", "Datacenter": datacenter},
+            "Service": {"ID": id, "Service": service, "Address": "10.0.0.2", "Port": 1}})
+    };
+    (headers, Json(Value::Array(set.ids.iter().map(entry).collect()))).into_response()
+}
+
+fn at(address: &str) -> callsign::registry::ConsulBuilder {
+    Consul::builder([address])
+}
+
+/// C2 and "idle when nothing changes": no more than two requests a minute, none of them an outage.
+#[tokio::test]
+async fn at_rest_it_asks_once_in_a_wait_and_that_is_no_error() {
+    let (fake, address, _served) = Fake::start().await;
+    // A wait of 55 s, in little: what is counted is requests a wait.
+    let registry = at(&address).wait(Duration::from_secs(1)).build().unwrap();
+    let mut watch = registry.watch(&name("s"));
+    shows(&mut watch, &["a"]).await;
+    let before = fake.asked();
+    let quiet = tokio::time::timeout(Duration::from_millis(3_500), watch.next()).await;
+    assert!(quiet.is_err(), "nothing changed, and it told {quiet:?}");
+    let asked = fake.asked() - before;
+    assert!((3..=4).contains(&asked), "{asked} requests in three waits and a half");
+}
+
+/// C13: an index that goes back begins anew, and 0 counts as 1.
+#[tokio::test]
+async fn an_index_that_goes_back_is_no_end() {
+    let (fake, address, _served) = Fake::start().await;
+    let registry = at(&address).wait(Duration::from_secs(1)).build().unwrap();
+    let mut watch = registry.watch(&name("s"));
+    shows(&mut watch, &["a"]).await;
+    fake.set("", |set| (set.index, set.ids) = (3, vec!["a", "b"]));
+    shows(&mut watch, &["a", "b"]).await;
+    fake.set("", |set| (set.index, set.ids) = (4, vec!["b"]));
+    shows(&mut watch, &["b"]).await;
+    fake.set("", |set| (set.index, set.ids) = (0, vec!["c"]));
+    shows(&mut watch, &["c"]).await;
+}
+
+/// C14: an index that races is asked for five times a second at most, errors are backed off from.
+#[tokio::test]
+async fn an_index_that_races_and_errors_without_end_are_no_hot_loop() {
+    let (fake, address, _served) = Fake::start().await;
+    let registry = at(&address).build().unwrap();
+    let mut watch = registry.watch(&name("s"));
+    shows(&mut watch, &["a"]).await;
+    let before = fake.asked();
+    let racing = fake.clone();
+    let race = tokio::spawn(async move {
+        loop {
+            racing.set("", |set| set.index += 1);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    race.abort();
+    let raced = fake.asked() - before;
+    assert!((3..=13).contains(&raced), "{raced} requests in a second");
+
+    let before = fake.asked();
+    fake.set("", |set| set.trouble = Some((StatusCode::INTERNAL_SERVER_ERROR, "no")));
+    assert!(outage(&mut watch, true).await.contains("500"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let failed = fake.asked() - before;
+    assert!(failed <= 12, "{failed} requests in two seconds");
+    assert_eq!(ids(&watch), ["a"], "an error takes nobody out");
+}
+
+/// C15: who is asked to come back later does.
+#[tokio::test]
+async fn retry_after_is_kept_to() {
+    let (fake, address, _served) = Fake::start().await;
+    let busy = (StatusCode::TOO_MANY_REQUESTS, "Resource Exhausted");
+    fake.set("", |set| (set.trouble, set.headers) = (Some(busy), vec![("retry-after", "2")]));
+    let mut watch = at(&address).build().unwrap().watch(&name("s"));
+    outage(&mut watch, true).await;
+    fake.set("", |set| (set.trouble, set.headers) = (None, Vec::new()));
+    shows(&mut watch, &["a"]).await;
+    let asked = fake.asked.lock().unwrap();
+    let between = asked[1].0 - asked[0].0;
+    assert!(between >= Duration::from_secs(2), "{between:?}");
+}
+
+/// A server without a leader may know what is long gone.
+#[tokio::test]
+async fn one_without_a_leader_changes_nothing() {
+    let (fake, address, _served) = Fake::start().await;
+    let mut watch = at(&address).stale(true).build().unwrap().watch(&name("s"));
+    shows(&mut watch, &["a"]).await;
+    fake.set("", |set| {
+        (set.index, set.ids, set.headers) = (11, Vec::new(), vec![("x-consul-knownleader", "false")]);
+    });
+    outage(&mut watch, true).await;
+    assert_eq!(ids(&watch), ["a"]);
+    fake.set("", |set| (set.index, set.ids, set.headers) = (12, vec!["b"], Vec::new()));
+    shows(&mut watch, &["b"]).await;
+}
+
+/// C3: each datacenter has its own index, and one that is away holds up no other.
+#[tokio::test]
+async fn datacenters_are_followed_side_by_side() {
+    let (fake, address, _served) = Fake::start().await;
+    fake.set("dc1", |set| (set.index, set.ids) = (900, vec!["one"]));
+    fake.set("dc2", |set| (set.index, set.ids) = (5, vec!["two"]));
+    let mut watch = at(&address).datacenters(["dc1", "dc2"]).build().unwrap().watch(&name("s"));
+    shows(&mut watch, &["one", "two"]).await;
+    let view = watch.view();
+    let metadata = view.snapshot().unwrap().instances()[1].metadata().get("dc").cloned();
+    assert_eq!(metadata.as_deref(), Some("dc2"));
+    fake.set("dc2", |set| set.trouble = Some((StatusCode::INTERNAL_SERVER_ERROR, "No path to datacenter")));
+    fake.set("dc1", |set| (set.index, set.ids) = (901, vec!["one", "three"]));
+    shows(&mut watch, &["one", "three", "two"]).await;
+    fake.set("dc2", |set| (set.index, set.ids, set.trouble) = (6, Vec::new(), None));
+    shows(&mut watch, &["one", "three"]).await;
+}
+
+/// Several agents of one cluster: another goes on where the first was, and nobody is told of an outage.
+#[tokio::test]
+async fn another_agent_goes_on_where_the_first_ended() {
+    let (fake, address, served) = Fake::start().await;
+    let (other, second, _served) = Fake::start().await;
+    let registry = Consul::builder([address, second]).wait(Duration::from_secs(1)).build().unwrap();
+    let mut watch = registry.watch(&name("s"));
+    shows(&mut watch, &["a"]).await;
+    served.abort();
+    fake.set("", |set| set.trouble = Some((StatusCode::INTERNAL_SERVER_ERROR, "ending")));
+    other.set("", |set| (set.index, set.ids) = (11, vec!["a", "b"]));
+    shows(&mut watch, &["a", "b"]).await;
+    assert!(watch.view().outage().is_none());
+    let asked = other.asked.lock().unwrap()[0].1.clone();
+    assert_eq!(asked.get("index").map(String::as_str), Some("10"), "it keeps its place");
+}
