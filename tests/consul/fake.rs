@@ -80,6 +80,9 @@ async fn health(
     let set = sets.borrow()[&datacenter].clone();
     let mut headers = HeaderMap::new();
     headers.insert("x-consul-index", set.index.into());
+    // As since Consul 1.10.
+    let backend = if index > 0 { "streaming" } else { "blocking-query" };
+    headers.insert("x-consul-query-backend", backend.parse().unwrap());
     for (name, value) in set.headers {
         headers.insert(name, value.parse().unwrap());
     }
@@ -178,7 +181,8 @@ async fn one_without_a_leader_changes_nothing() {
     let mut watch = at(&address).stale(true).build().unwrap().watch(&name("s"));
     shows(&mut watch, &["a"]).await;
     fake.set("", |set| {
-        (set.index, set.ids, set.headers) = (11, Vec::new(), vec![("x-consul-knownleader", "false")]);
+        let headers = vec![("x-consul-knownleader", "false"), ("x-consul-query-backend", "blocking-query")];
+        (set.index, set.ids, set.headers) = (11, Vec::new(), headers);
     });
     outage(&mut watch, true).await;
     assert_eq!(ids(&watch), ["a"]);
@@ -219,4 +223,47 @@ async fn another_agent_goes_on_where_the_first_ended() {
     assert!(watch.view().outage().is_none());
     let asked = other.asked.lock().unwrap()[0].1.clone();
     assert_eq!(asked.get("index").map(String::as_str), Some("10"), "it keeps its place");
+}
+
+/// Indexes of two backends are not to be compared: the other one is asked from the beginning.
+#[tokio::test]
+async fn another_backend_is_asked_from_the_beginning() {
+    let (fake, address, _served) = Fake::start().await;
+    let mut watch = at(&address).wait(Duration::from_secs(1)).build().unwrap().watch(&name("s"));
+    shows(&mut watch, &["a"]).await;
+    fake.set("", |set| (set.index, set.ids) = (11, vec!["a", "b"]));
+    shows(&mut watch, &["a", "b"]).await;
+    let before = fake.asked();
+    fake.set("", |set| {
+        set.headers = vec![("x-consul-query-backend", "blocking-query")];
+        (set.index, set.ids) = (12, vec!["c"]);
+    });
+    shows(&mut watch, &["c"]).await;
+    let anew = tokio::time::timeout(super::BOUND, async {
+        while !fake.asked.lock().unwrap()[before..].iter().any(|(_, query)| !query.contains_key("index")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    anew.await.unwrap();
+}
+
+/// Tasks and connections end with the last watch.
+#[tokio::test]
+async fn nothing_is_left_of_a_watch_that_was_dropped() {
+    let (_fake, address, _served) = Fake::start().await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let registry = at(&address).build().unwrap();
+    let watches: Vec<_> = ["s", "t", "u"].map(|service| registry.watch(&name(service))).into();
+    for mut watch in watches {
+        shows(&mut watch, &["a"]).await;
+        assert!(tasks() > before);
+    }
+    drop(registry);
+    let ended = tokio::time::timeout(super::BOUND, async {
+        while tasks() > before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(ended.await.is_ok(), "{} tasks, {before} before", tasks());
 }

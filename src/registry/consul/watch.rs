@@ -66,7 +66,8 @@ impl Follower {
     async fn follow(&self, datacenter: Option<&str>, sender: &WatchSender) {
         let mut backoff = Backoff::new(BackoffConfig::new(Duration::from_millis(100), Duration::from_secs(10)));
         let (mut rng, mut pace) = (Rng::from_entropy(), Pace::default());
-        let (mut index, mut backend) = (0, String::new());
+        // The backend of the last question that waited: one that does not may be answered by another.
+        let (mut index, mut backend) = (0, None);
         let mut failures = 0;
         loop {
             pace.wait().await;
@@ -74,10 +75,10 @@ impl Follower {
             match self.client.health(agent, &self.service, datacenter, index).await {
                 Ok(answer) => {
                     // One that counts otherwise, or from anew, is asked from the beginning.
-                    let anew = answer.backend != backend && index > 0 || answer.index < index;
+                    let before = if index > 0 { backend.replace(answer.backend.clone()) } else { None };
+                    let anew = before.is_some_and(|before| before != answer.backend) || answer.index < index;
                     let same = answer.index == index;
                     index = if anew { 0 } else { answer.index.max(1) };
-                    backend.clone_from(&answer.backend);
                     if !same || failures > 0 {
                         match self.take(datacenter, &answer) {
                             Ok(()) => self.tell(sender),
