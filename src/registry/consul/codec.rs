@@ -457,11 +457,14 @@ mod tests {
     }
 
     #[test]
-    fn two_addresses_of_one_scheme_keep_both() {
-        let two = ["grpc://h:1", "grpc://h:2"].map(|text| text.parse::<Address>().expect("an address"));
-        let two = instance().to_builder().addresses(two).build().expect("valid");
-        let written: Value = serde_json::from_slice(&shape(&[]).encode(&two, "").expect("fits")).expect("JSON");
-        assert_eq!(written["TaggedAddresses"]["grpc-2"]["Address"], "grpc://h:2");
+    fn addresses_of_one_scheme_are_all_kept() {
+        let more = ["grpc://h:1", "grpc://h:2"].map(|text| text.parse::<Address>().expect("an address"));
+        let more = instance().to_builder().addresses(more).build().expect("valid");
+        let written: Value = serde_json::from_slice(&shape(&[]).encode(&more, "").expect("fits")).expect("JSON");
+        let tagged = &written["TaggedAddresses"];
+        for (key, address) in [("grpc", "grpc://127.0.0.1:9000"), ("grpc-2", "grpc://h:1"), ("grpc-3", "grpc://h:2")] {
+            assert_eq!(tagged[key]["Address"], address, "{tagged}");
+        }
     }
 
     #[test]
