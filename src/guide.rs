@@ -10,6 +10,10 @@ pub mod registries {}
 #[doc = include_str!("../docs/consul.md")]
 pub mod consul {}
 
+#[cfg(feature = "kubernetes")]
+#[doc = include_str!("../docs/kubernetes.md")]
+pub mod kubernetes {}
+
 #[cfg(feature = "etcd")]
 #[doc = include_str!("../docs/etcd.md")]
 pub mod etcd {}

@@ -104,6 +104,7 @@ server() { # server NAME TOOL
 server etcd go
 server consul go
 server kratos go
+server kube-apiserver go
 
 # ── the quickest first ──────────────────────────────────────────────────────────────────────────
 

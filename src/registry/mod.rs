@@ -11,11 +11,13 @@ mod etcd;
 mod file;
 mod fixed;
 mod keep;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod memory;
 mod merge;
 mod scheme;
 mod shared;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "file"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "file", feature = "kubernetes"))]
 mod skips;
 mod watch;
 #[cfg(any(feature = "consul", feature = "etcd"))]
@@ -29,6 +31,8 @@ pub use self::consul::{Consul, ConsulBuilder, ConsulCheck};
 pub use self::etcd::{Etcd, EtcdBuilder, EtcdLayout};
 #[cfg(feature = "file")]
 pub use self::file::File;
+#[cfg(feature = "kubernetes")]
+pub use self::kubernetes::Kubernetes;
 pub(crate) use self::scheme::default_schemes;
 pub use self::{
     fixed::Fixed,

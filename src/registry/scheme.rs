@@ -143,6 +143,7 @@ impl Schemes {
         let known: Vec<_> = self.factories.keys().map(|scheme| &**scheme).collect();
         let feature = match scheme {
             "consul" => "; consul:// needs the feature `consul` of callsign",
+            "k8s" | "kubernetes" => "; kubernetes:// needs the feature `kubernetes` of callsign",
             "etcd" => "; etcd:// needs the feature `etcd` of callsign",
             "file" => "; file:// needs the feature `file` of callsign",
             _ => "; add one of your own by Schemes::with",
@@ -151,7 +152,7 @@ impl Schemes {
     }
 }
 
-/// `memory`, `static`, and with their features `consul`, `etcd` and `file`.
+/// `memory`, `static`, and with their features `consul`, `etcd`, `file` and `kubernetes`.
 impl Default for Schemes {
     fn default() -> Self {
         let factories: &[(&str, BuiltIn)] = &[
@@ -161,6 +162,10 @@ impl Default for Schemes {
             ("etcd", super::Etcd::open),
             #[cfg(feature = "file")]
             ("file", super::File::open),
+            #[cfg(feature = "kubernetes")]
+            ("k8s", super::Kubernetes::open),
+            #[cfg(feature = "kubernetes")]
+            ("kubernetes", super::Kubernetes::open),
             ("memory", |uri, _| Memory::open(uri)),
             ("static", |uri, _| Fixed::open(uri)),
         ];

@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
 # Builds a program that tests start, once, from the pinned modules beside this file.
 #
-#   tests/servers/build.sh NAME CACHE    consul, etcd or kratos → CACHE/NAME
+#   tests/servers/build.sh NAME CACHE    consul, etcd, kratos or kube-apiserver → CACHE/NAME
 set -euo pipefail
 name=$1 cache=$2
 cd "$(dirname "$0")/$name"
 package=.
-[[ $name != etcd ]] || package=go.etcd.io/etcd/server/v3
-CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$cache/$name.new" "$package"
+flags='-s -w'
+case $name in
+    etcd) package=go.etcd.io/etcd/server/v3 ;;
+    kube-apiserver)
+        package=k8s.io/kubernetes/cmd/kube-apiserver
+        version=$(sed -n 's|.*k8s.io/kubernetes v\([^ ]*\).*|\1|p' go.mod | tail -1)
+        minor=${version#1.}
+        base=k8s.io/component-base/version
+        flags+=" -X $base.gitVersion=v$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}"
+        ;;
+esac
+CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "$flags" -o "$cache/$name.new" "$package"
 mv "$cache/$name.new" "$cache/$name"
