@@ -10,6 +10,10 @@ pub mod registries {}
 #[doc = include_str!("../docs/consul.md")]
 pub mod consul {}
 
+#[cfg(feature = "zookeeper")]
+#[doc = include_str!("../docs/zookeeper.md")]
+pub mod zookeeper {}
+
 #[cfg(feature = "kubernetes")]
 #[doc = include_str!("../docs/kubernetes.md")]
 pub mod kubernetes {}

@@ -144,7 +144,7 @@ fn a_module_names_only_those_below_it() {
 
 #[test]
 fn a_registry_does_not_name_another() {
-    const BACKENDS: [&str; 6] = ["consul", "etcd", "file", "fixed", "kubernetes", "memory"];
+    const BACKENDS: [&str; 7] = ["consul", "etcd", "file", "fixed", "kubernetes", "memory", "zookeeper"];
     for file in files("src/registry") {
         let name = file.path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/registry")).unwrap();
         let own = name.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();

@@ -1,6 +1,6 @@
 //! Kratos's own servers and clients, and ours, in one registry: each finds and calls the other.
 
-#![cfg(all(feature = "tls", any(feature = "consul", feature = "etcd")))]
+#![cfg(all(feature = "tls", any(feature = "consul", feature = "etcd", feature = "zookeeper")))]
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[cfg(feature = "consul")]
@@ -15,6 +15,9 @@ mod etcd;
 mod process;
 #[path = "support/servers/mod.rs"]
 mod servers;
+#[cfg(feature = "zookeeper")]
+#[path = "support/servers/zookeeper.rs"]
+mod zookeeper;
 
 use std::{
     collections::BTreeMap,
@@ -152,5 +155,15 @@ async fn kratos_and_callsign_find_each_other_on_consul() {
     let at = consul.address();
     let uri = format!("consul://{at}");
     let Some(place) = Place::new("consul", &at, &uri) else { return };
+    each_finds_the_other(&place).await;
+}
+
+#[cfg(feature = "zookeeper")]
+#[tokio::test(flavor = "multi_thread")]
+async fn kratos_and_callsign_find_each_other_on_zookeeper() {
+    let Some(zookeeper) = zookeeper::ZooKeeper::start(1) else { return };
+    let at = zookeeper.members().join(",");
+    let uri = format!("zookeeper://{at}");
+    let Some(place) = Place::new("zookeeper", &at, &uri) else { return };
     each_finds_the_other(&place).await;
 }

@@ -105,6 +105,7 @@ server etcd go
 server consul go
 server kratos go
 server kube-apiserver go
+server zookeeper mvn
 
 # ── the quickest first ──────────────────────────────────────────────────────────────────────────
 

@@ -17,11 +17,13 @@ mod memory;
 mod merge;
 mod scheme;
 mod shared;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "file", feature = "kubernetes"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "file", feature = "kubernetes", feature = "zookeeper"))]
 mod skips;
 mod watch;
-#[cfg(any(feature = "consul", feature = "etcd"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "zookeeper"))]
 mod wire;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -34,6 +36,8 @@ pub use self::file::File;
 #[cfg(feature = "kubernetes")]
 pub use self::kubernetes::Kubernetes;
 pub(crate) use self::scheme::default_schemes;
+#[cfg(feature = "zookeeper")]
+pub use self::zookeeper::{ZooKeeper, ZooKeeperBuilder};
 pub use self::{
     fixed::Fixed,
     keep::Resilient,

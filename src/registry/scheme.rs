@@ -144,6 +144,7 @@ impl Schemes {
         let feature = match scheme {
             "consul" => "; consul:// needs the feature `consul` of callsign",
             "k8s" | "kubernetes" => "; kubernetes:// needs the feature `kubernetes` of callsign",
+            "zookeeper" | "zk" => "; zookeeper:// needs the feature `zookeeper` of callsign",
             "etcd" => "; etcd:// needs the feature `etcd` of callsign",
             "file" => "; file:// needs the feature `file` of callsign",
             _ => "; add one of your own by Schemes::with",
@@ -152,7 +153,8 @@ impl Schemes {
     }
 }
 
-/// `memory`, `static`, and with their features `consul`, `etcd`, `file` and `kubernetes`.
+/// `memory`, `static`, and with their features `consul`, `etcd`, `file`, `kubernetes`
+/// and `zookeeper`.
 impl Default for Schemes {
     fn default() -> Self {
         let factories: &[(&str, BuiltIn)] = &[
@@ -168,6 +170,10 @@ impl Default for Schemes {
             ("kubernetes", super::Kubernetes::open),
             ("memory", |uri, _| Memory::open(uri)),
             ("static", |uri, _| Fixed::open(uri)),
+            #[cfg(feature = "zookeeper")]
+            ("zk", super::ZooKeeper::open),
+            #[cfg(feature = "zookeeper")]
+            ("zookeeper", super::ZooKeeper::open),
         ];
         let factory = |(scheme, open): &(&str, BuiltIn)| (Arc::from(*scheme), Factory::BuiltIn(*open));
         Self {

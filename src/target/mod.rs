@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 mod text;
 
-#[cfg(any(feature = "consul", feature = "kubernetes"))]
+#[cfg(any(feature = "consul", feature = "kubernetes", feature = "zookeeper"))]
 pub(crate) use self::text::duration_param;
 #[cfg(test)]
 pub(crate) use self::text::parse_duration;

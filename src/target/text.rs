@@ -77,7 +77,7 @@ pub(crate) fn ttl_param(uri: &RegistryUri) -> Result<Option<Duration>> {
 }
 
 /// A time above 0 under another key of a registry.
-#[cfg(any(feature = "consul", feature = "kubernetes"))]
+#[cfg(any(feature = "consul", feature = "kubernetes", feature = "zookeeper"))]
 pub(crate) fn duration_param(uri: &RegistryUri, key: &str) -> Result<Option<Duration>> {
     let wrong = || Error::invalid(format!("{uri:?}: {key} is a time above 0 such as 10s or 5m"));
     let read = |text| parse_duration(text).filter(|duration| !duration.is_zero()).ok_or_else(wrong);

@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # Builds a program that tests start, once, from the pinned modules beside this file.
 #
-#   tests/servers/build.sh NAME CACHE    consul, etcd, kratos or kube-apiserver → CACHE/NAME
+#   tests/servers/build.sh NAME CACHE    consul, etcd, kratos, kube-apiserver or zookeeper → CACHE/NAME
 set -euo pipefail
 name=$1 cache=$2
 cd "$(dirname "$0")/$name"
+if [[ $name == zookeeper ]]; then
+    rm -rf "${cache:?}/$name" "$cache/$name.new"
+    mvn -B -q dependency:copy-dependencies -DincludeScope=runtime \
+        -DexcludeArtifactIds=netty-tcnative-boringssl-static,netty-tcnative-classes -DoutputDirectory="$cache/$name.new"
+    mv "$cache/$name.new" "$cache/$name"
+    exit
+fi
 package=.
 flags='-s -w'
 case $name in

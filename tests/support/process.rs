@@ -23,8 +23,13 @@ pub fn example(name: &str) -> PathBuf {
         cargo.args(["build", "--quiet", "--example", "server", "--example", "client"]);
         cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
         // Those of the test, so that the programs know its registries.
-        let features =
-            [("consul", cfg!(feature = "consul")), ("etcd", cfg!(feature = "etcd")), ("tls", cfg!(feature = "tls"))];
+        let features = [
+            ("consul", cfg!(feature = "consul")),
+            ("etcd", cfg!(feature = "etcd")),
+            ("kubernetes", cfg!(feature = "kubernetes")),
+            ("tls", cfg!(feature = "tls")),
+            ("zookeeper", cfg!(feature = "zookeeper")),
+        ];
         let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
         cargo.args(["--features", &features.join(",")]);
         cargo.arg("--target-dir").arg(profile.parent().unwrap());

@@ -1,11 +1,14 @@
 //! What registries on servers have in common.
 
 mod secret;
+#[cfg(any(feature = "consul", feature = "etcd"))]
 mod tls;
 
 use std::net::IpAddr;
 
-pub(super) use self::{secret::Secret, tls::tls_of};
+pub(super) use self::secret::Secret;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+pub(super) use self::tls::tls_of;
 use crate::instance::Address;
 
 /// Whether what goes there stays on this machine.

@@ -6,6 +6,7 @@ require (
 	github.com/go-kratos/kratos/contrib/registry/consul/v2 v2.0.0-20260105075216-c7a58ff59f80
 	github.com/go-kratos/kratos/contrib/registry/etcd/v2 v2.0.0-20260105075216-c7a58ff59f80
 	github.com/go-kratos/kratos/v2 v2.9.2
+	github.com/go-zookeeper/zk v1.0.4
 	github.com/hashicorp/consul/api v1.26.1
 	go.etcd.io/etcd/client/v3 v3.5.11
 	google.golang.org/grpc v1.81.1

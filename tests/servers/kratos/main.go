@@ -32,7 +32,7 @@ import (
 )
 
 var (
-	kind     = flag.String("registry", "", "consul or etcd")
+	kind     = flag.String("registry", "", "consul, etcd or zookeeper")
 	at       = flag.String("at", "", "its address")
 	name     = flag.String("name", "helloworld", "the service")
 	id       = flag.String("id", "", "server: the instance")
@@ -59,6 +59,8 @@ func open() (both, error) {
 	case "etcd":
 		client, err := etcd.New(etcd.Config{Endpoints: strings.Split(*at, ",")})
 		return etcdregistry.New(client), err
+	case "zookeeper":
+		return openZooKeeper(strings.Split(*at, ","))
 	}
 	return nil, fmt.Errorf("no registry %q", *kind)
 }

@@ -6,6 +6,7 @@ fn query(name: &str) -> Query {
     Query::parse(&name.parse().expect("a name")).expect(name)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "so that a literal needs no `&`")]
 fn slice(name: &str, family: &str, ports: Value, endpoints: Value) -> Slice {
     Slice::read(json!({"metadata": {"name": name}, "addressType": family, "ports": ports, "endpoints": endpoints}))
         .expect("a slice")

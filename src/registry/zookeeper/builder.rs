@@ -1,0 +1,233 @@
+//! How the registry is made, by value or from a URI.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    ZooKeeper, codec,
+    config::{Config, Credentials},
+};
+use crate::{
+    error::{Error, Result},
+    instance::Address,
+    observe::{Observer, default_observer},
+    registry::{
+        Registry,
+        wire::{Secret, is_loopback},
+    },
+    target::{RegistryUri, duration_param},
+};
+
+/// Builds a [`ZooKeeper`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ZooKeeperBuilder {
+    members: Vec<String>,
+    root: String,
+    session: Duration,
+    credentials: Option<Credentials>,
+    allow_plaintext: bool,
+    observer: Arc<dyn Observer>,
+}
+
+const DEFAULT_PORT: u16 = 2181;
+
+/// Shorter or longer than that no session of a service makes sense.
+const SESSIONS: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(3600);
+
+impl ZooKeeperBuilder {
+    pub(super) fn new(members: Vec<String>) -> Self {
+        Self {
+            members,
+            root: "/microservices".to_owned(),
+            session: ZooKeeper::DEFAULT_SESSION,
+            credentials: None,
+            allow_plaintext: false,
+            observer: default_observer(),
+        }
+    }
+
+    /// Sets the node under which all services are. Default `/microservices`, as Kratos has it.
+    pub fn root(mut self, root: impl Into<String>) -> Self {
+        self.root = root.into();
+        self
+    }
+
+    /// Sets how long a session lives when ZooKeeper does not hear of it, which is also the TTL of leases: from 0.5 s to
+    /// an hour. Default 15 s.
+    ///
+    /// ZooKeeper itself grants from 2 to 20 times its `tickTime`, 4 s to 40 s by its defaults.
+    pub fn session(mut self, session: Duration) -> Self {
+        self.session = session.clamp(*SESSIONS.start(), *SESSIONS.end());
+        self
+    }
+
+    /// Asks as this user of the scheme `digest`, and gives it all rights on what it creates, and nobody else any.
+    /// Default: as nobody, and everybody has all rights.
+    pub fn user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        let password = Secret::Text(password.into().into());
+        self.credentials = Some(Credentials { user: user.into(), password });
+        self
+    }
+
+    /// The same with the password in a file, which is read again for each new session; line breaks at its end do not
+    /// count.
+    pub fn user_password_file(mut self, user: impl Into<String>, path: impl AsRef<Path>) -> Self {
+        let password = Secret::File(path.as_ref().to_owned());
+        self.credentials = Some(Credentials { user: user.into(), password });
+        self
+    }
+
+    /// Sets whether a password may leave this machine, as it does in plaintext. Default: no.
+    pub fn allow_plaintext_password(mut self, allow: bool) -> Self {
+        self.allow_plaintext = allow;
+        self
+    }
+
+    /// Sets who is told of records that are skipped. Default: [`Tracing`](crate::observe::Tracing).
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Builds the registry; nothing is asked of ZooKeeper yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::InvalidInput`](crate::Kind::InvalidInput) if a member is no `host:port`, if there is none at all, if the
+    /// root is no path, if the user's name is empty or has a colon, or if a password would leave this machine.
+    pub fn build(self) -> Result<ZooKeeper> {
+        let members = self.members.iter().map(|member| member.trim()).filter(|member| !member.is_empty());
+        let mut members = members.map(parse).collect::<Result<Vec<_>>>()?;
+        let mut seen = std::collections::HashSet::new();
+        members.retain(|member| seen.insert(member.clone()));
+        if members.is_empty() {
+            let context = "ZooKeeper has no member; write it as zookeeper://10.0.0.5:2181,10.0.0.6:2181";
+            return Err(Error::invalid(context));
+        }
+        let root = self.root.trim_end_matches('/').to_owned();
+        if let Some(rest) = root.strip_prefix('/') {
+            rest.split('/').try_for_each(|part| codec::segment("root", part).map(drop))?;
+        } else if !root.is_empty() {
+            return Err(Error::invalid(format!("the root {root:?} does not begin with a slash")));
+        }
+        if let Some(Credentials { user, .. }) = &self.credentials {
+            if user.is_empty() || user.contains(':') {
+                return Err(Error::invalid("the name of ZooKeeper's user is empty, or has a colon"));
+            }
+            let exposed = members.iter().find(|member| !is_loopback(member));
+            if let (false, Some(to)) = (self.allow_plaintext, exposed) {
+                return Err(Error::invalid(format!(
+                    "the password of ZooKeeper's user would go to {} in plaintext; allow it (plaintext_password=true)",
+                    to.authority()
+                )));
+            }
+        }
+        let hosts: Vec<_> = members.iter().map(|member| member.authority().to_string()).collect();
+        let hosts = hosts.join(",");
+        let name = format!("zookeeper://{hosts}?root={root}").into();
+        let Self { session, credentials, observer, .. } = self;
+        Ok(ZooKeeper::of(Config { hosts, root, session, credentials, observer, name }))
+    }
+}
+
+/// Reads `host:port`, or `host`.
+fn parse(text: &str) -> Result<Address> {
+    let wrong = |why: &str| Error::invalid(format!("this is no member of ZooKeeper: {why}; write it as 10.0.0.5:2181"));
+    if text.contains("://") {
+        return Err(wrong("it has a scheme, and there is no TLS to ZooKeeper yet"));
+    }
+    if text.contains('@') {
+        return Err(wrong("a user and a password do not stand before the host; set user= and password_file="));
+    }
+    let has_port = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    let text = if has_port { text.to_owned() } else { format!("{text}:{DEFAULT_PORT}") };
+    let address = format!("grpc://{text}").parse::<Address>();
+    address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
+}
+
+/// The keys of a URI's query.
+const KEYS: [&str; 5] = ["root", "session", "user", "password_file", "plaintext_password"];
+
+impl ZooKeeper {
+    /// Opens `zookeeper://HOST:PORT,HOST:PORT?root=/microservices&session=15s&…`.
+    pub(crate) fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>) -> Result<Registry> {
+        open(uri, observer).map(Into::into)
+    }
+}
+
+fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>) -> Result<ZooKeeper> {
+    uri.expect_params(&KEYS)?;
+    let wrong = |why: &str| Error::invalid(format!("{uri:?} is no registry of ZooKeeper: {why}"));
+    if !uri.path().is_empty() {
+        return Err(wrong("a path stands behind the hosts; the node that services are under is set by root="));
+    }
+    let hosts = if uri.authority().is_empty() { "127.0.0.1:2181" } else { uri.authority() };
+    let mut builder = ZooKeeper::builder(hosts.split(',')).observer(observer.clone());
+    if let Some(root) = uri.param("root") {
+        builder = builder.root(root);
+    }
+    if let Some(session) = duration_param(uri, "session")? {
+        if !SESSIONS.contains(&session) {
+            return Err(wrong("its session is no time from 500ms to 1h, such as 15s"));
+        }
+        builder = builder.session(session);
+    }
+    builder.credentials = match (uri.param("user"), uri.param("password_file")) {
+        (None, None) => None,
+        (Some(user), Some(path)) => {
+            Some(Credentials { user: user.to_owned(), password: Secret::File(PathBuf::from(path)) })
+        }
+        _ => return Err(wrong("user and password_file need each other")),
+    };
+    builder.allow_plaintext = match uri.param("plaintext_password") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(wrong("its plaintext_password is not true or false")),
+    };
+    builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(uri: &str) -> Result<ZooKeeper> {
+        open(&uri.parse()?, &default_observer())
+    }
+
+    #[test]
+    fn reads_hosts_and_defaults() {
+        let read = opened("zookeeper://10.0.0.5:2181,[::1]:4001,zk,10.0.0.5:2181").expect("members");
+        let config = &read.inner.config;
+        assert_eq!(config.hosts, "10.0.0.5:2181,[::1]:4001,zk:2181");
+        assert_eq!((config.root.as_str(), config.session), ("/microservices", ZooKeeper::DEFAULT_SESSION));
+        let read = opened("zookeeper://?root=/a/b/&session=5s").expect("this machine");
+        assert_eq!(&*read.inner.config.name, "zookeeper://127.0.0.1:2181?root=/a/b");
+        assert_eq!(read.inner.config.session, Duration::from_secs(5));
+        assert_eq!(opened("zookeeper://h?root=/").expect("a root").inner.config.root, "");
+    }
+
+    #[test]
+    fn a_slip_is_an_error_that_says_what_to_write() {
+        for (uri, why) in [
+            ("zookeeper://h?ttl=1s", "knows no key \"ttl\""),
+            ("zookeeper://h/team", "root="),
+            ("zookeeper://h?root=a", "slash"),
+            ("zookeeper://h?root=/a//b", "slash"),
+            ("zookeeper://h?session=1ms", "500ms"),
+            ("zookeeper://h?password_file=/x", "need each other"),
+            ("zookeeper://u:p@h:1", "password_file="),
+            ("zookeeper://10.0.0.5?user=u&password_file=/x", "plaintext_password=true"),
+            ("zookeeper://h:0", "no member"),
+        ] {
+            let said = format!("{:#}", opened(uri).expect_err(uri));
+            assert!(said.contains(why), "{uri}: {said}");
+        }
+        let debug = format!("{:?}", ZooKeeper::builder(["localhost"]).user("u", "hunter2").build().expect("loopback"));
+        assert!(!debug.contains("hunter2"), "{debug}");
+    }
+}
