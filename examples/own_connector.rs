@@ -6,8 +6,9 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::error::Error;
+use std::{error::Error, net::SocketAddr};
 
+use bytes::Bytes;
 use callsign::{
     BoxFuture, Channel, EndpointKey, Kind,
     channel::{Connector, Io},
@@ -16,31 +17,38 @@ use common::{
     Greet,
     helloworld::{HelloRequest, greeter_client::GreeterClient},
 };
-use http::Uri;
-use hyper_util::client::legacy::connect::{HttpConnector, proxy::Tunnel};
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, copy_bidirectional, duplex},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
-use tower::Service;
 
-/// Asks an HTTP proxy for a tunnel to the endpoint. (`SocksV5` beside `Tunnel` speaks SOCKS.)
+/// Asks an HTTP proxy for a tunnel to the endpoint, by hyper. (What hyper-util has for it waits for ever
+/// where the server's first bytes come with the proxy's answer.)
 #[derive(Debug)]
-struct ThroughProxy(Uri);
+struct ThroughProxy(SocketAddr);
+
+impl ThroughProxy {
+    async fn tunnel(&self, to: &EndpointKey) -> Result<Box<dyn Io>, Box<dyn Error + Send + Sync>> {
+        let stream = TokioIo::new(TcpStream::connect(self.0).await?);
+        let (mut proxy, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        tokio::spawn(connection.with_upgrades());
+        let answer = proxy.send_request(Request::connect(to.to_string()).body(Empty::<Bytes>::new())?).await?;
+        Ok(Box::new(TokioIo::new(hyper::upgrade::on(answer).await?)))
+    }
+}
 
 impl Connector for ThroughProxy {
     fn connect<'a>(&'a self, to: &'a EndpointKey) -> BoxFuture<'a, callsign::Result<Box<dyn Io>>> {
-        Box::pin(async move {
-            let failed = |source: Box<dyn Error + Send + Sync>| {
-                callsign::Error::with_source(Kind::Unavailable, format!("no tunnel to {to} by {}", self.0), source)
-            };
-            let to: Uri = format!("http://{to}").parse().map_err(|error| failed(Box::new(error)))?;
-            let tunnel = Tunnel::new(self.0.clone(), HttpConnector::new()).call(to).await;
-            let stream = tunnel.map_err(|error| failed(Box::new(error)))?.into_inner();
-            Ok(Box::new(stream) as Box<dyn Io>)
-        })
+        let why = move |source| {
+            let context = format!("no tunnel to {to} by {}", self.0);
+            callsign::Error::with_source(Kind::Unavailable, context, source)
+        };
+        Box::pin(async move { self.tunnel(to).await.map_err(why) })
     }
 }
 
@@ -72,7 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::spawn(router().serve_with_incoming(TcpListenerStream::new(listener)));
 
     let proxy = TcpListener::bind("127.0.0.1:0").await?;
-    let through = ThroughProxy(format!("http://{}", proxy.local_addr()?).parse()?);
+    let through = ThroughProxy(proxy.local_addr()?);
     tokio::spawn(tunnels(proxy));
     let channel = Channel::builder(format!("static://{server}/greeter")).connector(through).connect().await?;
     println!("through a proxy: {}", greet(channel).await?);
