@@ -18,7 +18,7 @@ use crate::{
     observe::{Observer, default_observer},
     registry::{
         Registry,
-        wire::{Secret, is_loopback, tls_of},
+        wire::{Secret, is_loopback, tls_of, with_port},
     },
     target::{RegistryUri, duration_param, ttl_param},
     tls::ClientTls,
@@ -233,8 +233,7 @@ fn parse(text: &str, secure: bool) -> Result<Address> {
     if rest.contains(['@', '/']) {
         return Err(wrong("it is more than a host and a port"));
     }
-    let has_port = rest.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
-    let rest = if has_port { rest.to_owned() } else { format!("{rest}:{DEFAULT_PORT}") };
+    let rest = with_port(rest, DEFAULT_PORT);
     let address = format!("{}://{rest}", if secure { "https" } else { "http" }).parse::<Address>();
     address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
 }

@@ -16,3 +16,9 @@ pub(super) fn is_loopback(address: &Address) -> bool {
     let host = address.host().unwrap_or_default();
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
+
+/// `host:port` of what may be a host alone; an IPv6 address stands in brackets.
+pub(super) fn with_port(text: &str, default: u16) -> String {
+    let has_port = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    if has_port { text.to_owned() } else { format!("{text}:{default}") }
+}

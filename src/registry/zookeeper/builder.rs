@@ -16,7 +16,7 @@ use crate::{
     observe::{Observer, default_observer},
     registry::{
         Registry,
-        wire::{Secret, is_loopback},
+        wire::{Secret, is_loopback, with_port},
     },
     target::{RegistryUri, duration_param},
 };
@@ -143,8 +143,7 @@ fn parse(text: &str) -> Result<Address> {
     if text.contains('@') {
         return Err(wrong("a user and a password do not stand before the host; set user= and password_file="));
     }
-    let has_port = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
-    let text = if has_port { text.to_owned() } else { format!("{text}:{DEFAULT_PORT}") };
+    let text = with_port(text, DEFAULT_PORT);
     let address = format!("grpc://{text}").parse::<Address>();
     address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
 }
