@@ -24,13 +24,15 @@ mod fake;
 
 #[path = "support/dir.rs"]
 mod dir;
+#[path = "support/follow.rs"]
+mod follow;
 #[path = "support/servers/consul.rs"]
 mod real;
 #[path = "support/servers/mod.rs"]
 mod servers;
 
-/// How long anything may take on a machine that does much else.
-const BOUND: Duration = Duration::from_secs(30);
+use follow::{BOUND, seen as ids, until as shows};
+
 const TTL: Duration = Duration::from_secs(3);
 
 fn at(consul: &real::Consul) -> Consul {
@@ -44,20 +46,6 @@ fn instance(service: &str, id: &str) -> Arc<ServiceInstance> {
 
 fn name(service: &str) -> ServiceName {
     service.parse().unwrap()
-}
-
-fn ids(watch: &Watch) -> Vec<String> {
-    let view = watch.view();
-    view.snapshot().into_iter().flat_map(|set| set.instances()).map(|one| one.id().to_string()).collect()
-}
-
-async fn shows(watch: &mut Watch, wanted: &[&str]) {
-    let shown = timeout(BOUND, async {
-        while watch.view().snapshot().is_none() || ids(watch) != wanted {
-            watch.next().await.unwrap();
-        }
-    });
-    assert!(shown.await.is_ok(), "wanted {wanted:?}, there is {:?}", watch.view());
 }
 
 async fn outage(watch: &mut Watch, wanted: bool) -> String {

@@ -9,15 +9,16 @@ use std::{
 };
 
 use callsign::{
-    Registration, ServiceInstance, ServiceName,
-    observe::{Event, Observer},
-    registry::{Discovery, Etcd, EtcdBuilder, Registrar, Registry, Watch},
+    Registration, ServiceInstance,
+    registry::{Discovery, Etcd, EtcdBuilder, Registrar, Watch},
     server::RegistrationState,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 #[path = "support/dir.rs"]
 mod dir;
+#[path = "support/follow.rs"]
+mod follow;
 #[path = "support/servers/etcd.rs"]
 mod real;
 #[path = "support/servers/mod.rs"]
@@ -38,8 +39,7 @@ mod users;
 #[path = "etcd/watching.rs"]
 mod watching;
 
-/// How long anything may take on a machine that does much else.
-const BOUND: Duration = Duration::from_secs(30);
+use follow::*;
 
 /// One member for all tests that do it no harm; each has a namespace of its own.
 fn shared() -> Option<Arc<real::Etcd>> {
@@ -57,80 +57,8 @@ fn at(real: &real::Etcd) -> EtcdBuilder {
     Etcd::builder(real.endpoints())
 }
 
-fn instance_of(service: &str, id: &str) -> ServiceInstance {
-    let address = "grpc://127.0.0.1:9".parse().unwrap();
-    ServiceInstance::builder(service, id).unwrap().address(address).build().unwrap()
-}
-
-fn instance(id: &str) -> ServiceInstance {
-    instance_of("s", id)
-}
-
-fn service() -> ServiceName {
-    "s".parse().unwrap()
-}
-
-fn seen(watch: &Watch) -> Vec<String> {
-    let view = watch.view();
-    view.snapshot().into_iter().flat_map(|set| set.instances()).map(|one| one.id().to_string()).collect()
-}
-
-async fn until(watch: &mut Watch, ids: &[&str]) {
-    let shown = async {
-        while seen(watch) != ids || watch.view().snapshot().is_none() {
-            watch.next().await.unwrap();
-        }
-    };
-    let shown = timeout(BOUND, shown).await;
-    assert!(shown.is_ok(), "wanted {ids:?}, there is {:?}", watch.view());
-}
-
-async fn until_outage(watch: &mut Watch, outage: bool) {
-    let told = async {
-        while watch.view().outage().is_some() != outage {
-            watch.next().await.unwrap();
-        }
-    };
-    assert!(timeout(BOUND, told).await.is_ok(), "{:?}", watch.view());
-}
-
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool + Send) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < BOUND, "{what}: not so after {BOUND:?}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn until_state(registration: &Registration, what: &str, holds: fn(&RegistrationState) -> bool) {
     eventually(what, || holds(&registration.state())).await;
-}
-
-async fn registered(registry: impl Into<Registry>, instance: ServiceInstance, log: &Arc<Log>) -> Registration {
-    let registration = Registration::with_observer(&registry.into(), instance, log.clone()).unwrap();
-    registration.start();
-    registration.registered_within(BOUND).await.unwrap();
-    registration
-}
-
-/// The names of events, and what was skipped.
-#[derive(Debug, Default)]
-struct Log(Mutex<Vec<String>>);
-
-impl Log {
-    fn count(&self, what: &str) -> usize {
-        self.0.lock().unwrap().iter().filter(|line| line.contains(what)).count()
-    }
-}
-
-impl Observer for Log {
-    fn on_event(&self, event: &Event<'_>) {
-        let line = match event {
-            Event::RecordSkipped { record, error, .. } => format!("RecordSkipped {record} {error:#}"),
-            event => format!("{event:?}").split([' ', '{']).next().unwrap().to_owned(),
-        };
-        self.0.lock().unwrap().push(line);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
