@@ -35,7 +35,7 @@ fn workloads() -> Vec<Workload> {
         Workload::new("unary 1 MiB", Shape::new(1 << 20, 1), 8, 48),
         Workload::new("stream of 1,000", Shape::new(100, 1_000), 8, 48),
         Workload::new("unary 100 B, TLS", small, 64, 12_800),
-        Workload::new("unary 1 MiB, TLS", Shape::new(1 << 20, 1), 8, 24),
+        Workload::new("unary 1 MiB, TLS", Shape::new(1 << 20, 1), 8, 96),
     ]);
     all
 }

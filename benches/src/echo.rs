@@ -134,6 +134,8 @@ pub async fn connection(mut io: impl AsyncRead + AsyncWrite + Unpin) -> io::Resu
     loop {
         if !peer.out.is_empty() {
             io.write_all_buf(&mut peer.out).await?;
+            // TLS may keep what the socket did not take.
+            io.flush().await?;
         }
         if io.read_buf(&mut input).await? == 0 {
             return Ok(());

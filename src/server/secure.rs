@@ -6,9 +6,13 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
 
 use super::connection::Connection;
-use crate::{tls::ServerHandshake, util::task};
+use crate::{
+    tls::{Ahead, ServerHandshake},
+    util::task,
+};
 
 /// So many clients may shake hands at once; others wait to be accepted.
 const HANDSHAKES: usize = 1024;
@@ -17,7 +21,7 @@ const HANDSHAKES: usize = 1024;
 pub(super) fn connections(
     incoming: impl Stream<Item = Connection>,
     tls: ServerHandshake,
-) -> impl Stream<Item = TlsStream<Connection>> {
+) -> impl Stream<Item = TlsStream<Ahead<Connection>>> {
     let (done, secure) = mpsc::channel(HANDSHAKES);
     let permits = Arc::new(Semaphore::new(HANDSHAKES));
     let begun = incoming.filter_map(move |connection| {
@@ -35,4 +39,12 @@ pub(super) fn connections(
         }
     });
     stream::select(begun, ReceiverStream::new(secure))
+}
+
+impl Connected for Ahead<Connection> {
+    type ConnectInfo = <Connection as Connected>::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.get_ref().connect_info()
+    }
 }

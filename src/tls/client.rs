@@ -11,6 +11,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     H2, Provider,
+    ahead::Ahead,
     error::{Failed, no_h2},
     files::{Identity, Pem, Reloaded},
     name::{Expected, Verifier},
@@ -220,7 +221,7 @@ impl ClientHandshake {
         io: S,
         peer: &str,
         name: Option<&str>,
-    ) -> Result<TlsStream<S>> {
+    ) -> Result<TlsStream<Ahead<S>>> {
         let expected = name.map_or_else(|| Ok(self.expected.clone()), Expected::parse)?;
         let trusted = self.trusted.current().await?;
         let presented = Arc::new(OnceLock::new());
@@ -234,7 +235,7 @@ impl ClientHandshake {
         let mut config = trusted.config.clone();
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
         let to = expected.server_name(&self.service);
-        let stream = TlsConnector::from(Arc::new(config)).connect(to, io).await.map_err(|error| {
+        let stream = TlsConnector::from(Arc::new(config)).connect(to, Ahead::new(io)).await.map_err(|error| {
             let failed = Failed {
                 peer,
                 expected: &expected,

@@ -2,6 +2,7 @@
 //!
 //! Which crypto provider is used is said here, never by a process-wide default.
 
+mod ahead;
 mod client;
 mod date;
 mod error;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+#[cfg(feature = "server")]
+pub(crate) use self::ahead::Ahead;
 pub use self::client::ClientTls;
 #[cfg(feature = "server")]
 pub(crate) use self::server::ServerHandshake;

@@ -11,6 +11,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     H2, Provider,
+    ahead::Ahead,
     client::roots,
     files::{Identity, Pem, Reloaded},
 };
@@ -120,8 +121,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 impl ServerHandshake {
     /// Shakes hands; none if that failed or took too long, which is the client's affair.
-    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> Option<TlsStream<S>> {
+    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> Option<TlsStream<Ahead<S>>> {
         let acceptor = self.0.current().await.ok()?;
-        timeout(WITHIN, acceptor.accept(io)).await.ok()?.ok()
+        timeout(WITHIN, acceptor.accept(Ahead::new(io))).await.ok()?.ok()
     }
 }
