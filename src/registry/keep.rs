@@ -40,19 +40,20 @@ pub struct Resilient {
 }
 
 impl Resilient {
-    /// Keeps a discovery going, with waits from 100 ms to 30 s, logging what happens.
+    /// Keeps a discovery going, with waits of 0 to 1 s at first, and at most 60 s, logging what happens.
     #[must_use]
     pub fn new(upstream: Arc<dyn Discovery>) -> Self {
         Self {
             upstream,
-            backoff: BackoffConfig::new(Duration::from_millis(100), Duration::from_secs(30)),
+            backoff: BackoffConfig::spread(Duration::from_secs(30)),
             patience: Duration::from_secs(5),
             observer: default_observer(),
             disk: None,
         }
     }
 
-    /// Sets how long to wait before a watch is opened anew. Default: from 100 ms to 30 s.
+    /// Sets how long to wait before a watch is opened anew. Default: anything up to 1 s at first and up to 60 s in
+    /// the end, so that many do not come back at the same moment.
     #[must_use]
     pub fn with_backoff(mut self, backoff: BackoffConfig) -> Self {
         self.backoff = backoff;

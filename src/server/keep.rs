@@ -52,7 +52,7 @@ impl Keeper {
         states: watch::Sender<RegistrationState>,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        let backoff = Backoff::new(BackoffConfig::new(Duration::from_millis(100), Duration::from_secs(10)));
+        let backoff = Backoff::new(BackoffConfig::spread(Duration::from_secs(10)));
         Self { registrar, wanted, states, observer, backoff, rng: Rng::from_entropy() }
     }
 

@@ -23,7 +23,7 @@ use crate::{
 /// it again when the lease is lost, and takes it out in the end.
 ///
 /// All that goes on in a task of its own, whatever the registry does: a registry that is down, or
-/// was emptied, is tried again for ever, with a backoff from 100 ms to 10 s. Clones are the same
+/// was emptied, is tried again for ever, with a backoff of 0 to 1 s at first. Clones are the same
 /// registration. Dropping the last one takes the instance out in the background;
 /// [`shutdown`](Self::shutdown) waits for that.
 ///

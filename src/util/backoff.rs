@@ -23,6 +23,12 @@ impl BackoffConfig {
     pub const fn new(base: Duration, max: Duration) -> Self {
         Self { base, max, factor: 1.6, jitter: 0.2 }
     }
+
+    /// For those that all lose a registry at the same moment: each wait is anything up to twice its
+    /// length, from a second on, so that they do not all come back at the same moment too.
+    pub(crate) const fn spread(max: Duration) -> Self {
+        Self { base: Duration::from_millis(500), max, factor: 1.6, jitter: 1.0 }
+    }
 }
 
 /// [gRPC's connection backoff](https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md).
@@ -79,5 +85,26 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next(&mut rng).as_secs_f64() <= 1.2);
+    }
+
+    /// After an outage of any length, at most a fifth of a thousand come back within any 100 ms.
+    #[test]
+    fn a_crowd_comes_back_spread() {
+        let mut rng = Rng::seeded(7);
+        for outage in (0..400).map(|n| f64::from(n) * 0.05) {
+            let mut back: Vec<_> = (0..1_000)
+                .map(|_| {
+                    let mut backoff = Backoff::new(BackoffConfig::spread(Duration::from_secs(10)));
+                    let mut at = backoff.next(&mut rng).as_secs_f64();
+                    while at < outage {
+                        at += backoff.next(&mut rng).as_secs_f64();
+                    }
+                    at
+                })
+                .collect();
+            back.sort_by(f64::total_cmp);
+            let crowded = back.windows(201).any(|some| some[200] - some[0] < 0.1);
+            assert!(!crowded, "after {outage} s");
+        }
     }
 }

@@ -64,7 +64,7 @@ impl Follower {
     }
 
     async fn follow(&self, datacenter: Option<&str>, sender: &WatchSender) {
-        let mut backoff = Backoff::new(BackoffConfig::new(Duration::from_millis(100), Duration::from_secs(10)));
+        let mut backoff = Backoff::new(BackoffConfig::spread(Duration::from_secs(10)));
         let (mut rng, mut pace) = (Rng::from_entropy(), Pace::default());
         // The backend of the last question that waited: one that does not may be answered by another.
         let (mut index, mut backend) = (0, None);

@@ -117,7 +117,7 @@ impl Cluster {
             .wait_for_ready(false)
             .patience(Duration::from_secs(2))
             .connect_timeout(Duration::from_secs(3))
-            .backoff(BackoffConfig::new(Duration::from_millis(100), Duration::from_secs(3)))
+            .backoff(BackoffConfig::spread(Duration::from_secs(3)))
             .keepalive(Keepalive::every(Duration::from_secs(10)).timeout(Duration::from_secs(5)))
             .observer(observer.clone());
         let builder = match endpoints.first() {

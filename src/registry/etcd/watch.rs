@@ -78,7 +78,7 @@ impl Follower {
             listed: false,
             skips,
             breaks: 0,
-            backoff: Backoff::new(BackoffConfig::new(Duration::from_millis(100), Duration::from_secs(10))),
+            backoff: Backoff::new(BackoffConfig::spread(Duration::from_secs(10))),
             rng: Rng::from_entropy(),
         }
     }

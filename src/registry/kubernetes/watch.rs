@@ -109,7 +109,7 @@ impl Follower {
     }
 
     pub(super) async fn drive(mut self, sender: WatchSender) {
-        let mut backoff = Backoff::new(BackoffConfig::new(Duration::from_millis(100), Duration::from_secs(15)));
+        let mut backoff = Backoff::new(BackoffConfig::spread(Duration::from_secs(15)));
         loop {
             let begun = Instant::now();
             let step = self.step(&sender).await;

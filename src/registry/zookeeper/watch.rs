@@ -109,7 +109,7 @@ impl Follower {
             path,
             skips,
             is_old: false,
-            backoff: Backoff::new(BackoffConfig::new(Duration::from_millis(100), Duration::from_secs(10))),
+            backoff: Backoff::new(BackoffConfig::spread(Duration::from_secs(10))),
             rng: Rng::from_entropy(),
         }
     }
