@@ -19,6 +19,12 @@ use tokio::time::{Instant, sleep};
 mod dir;
 #[path = "support/follow.rs"]
 mod follow;
+#[path = "support/link.rs"]
+mod link;
+#[path = "support/matrix.rs"]
+mod matrix;
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/servers/etcd.rs"]
 mod real;
 #[path = "support/servers/mod.rs"]
@@ -28,12 +34,12 @@ mod servers;
 mod cluster;
 #[path = "etcd/layout.rs"]
 mod layout;
-#[path = "etcd/link.rs"]
-mod link;
 #[path = "etcd/outage.rs"]
 mod outage;
 #[path = "etcd/quiet.rs"]
 mod quiet;
+#[path = "etcd/stand.rs"]
+mod stand;
 #[path = "etcd/users.rs"]
 mod users;
 #[path = "etcd/watching.rs"]

@@ -20,6 +20,12 @@ use zookeeper_client::{Acls, Client, CreateMode};
 mod dir;
 #[path = "support/follow.rs"]
 mod follow;
+#[path = "support/link.rs"]
+mod link;
+#[path = "support/matrix.rs"]
+mod matrix;
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/servers/zookeeper.rs"]
 mod real;
 #[path = "support/servers/mod.rs"]
@@ -29,6 +35,8 @@ mod servers;
 mod old;
 #[path = "zookeeper/outage.rs"]
 mod outage;
+#[path = "zookeeper/stand.rs"]
+mod stand;
 #[path = "zookeeper/watching.rs"]
 mod watching;
 

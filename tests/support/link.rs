@@ -1,8 +1,13 @@
-//! A way to a member that can be cut, and that counts who is on it.
+//! A way to a server that can be cut, and that counts who is on it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+#![allow(unreachable_pub, dead_code, clippy::unwrap_used, reason = "each test uses its part")]
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use tokio::{
@@ -22,24 +27,27 @@ enum State {
 }
 
 #[derive(Debug)]
-pub(crate) struct Link {
+pub struct Link {
     port: u16,
     state: watch::Sender<State>,
     open: Arc<AtomicUsize>,
     moved: Arc<AtomicUsize>,
+    came: Arc<Mutex<Vec<Instant>>>,
     task: JoinHandle<()>,
 }
 
 impl Link {
-    pub(crate) async fn to(port: u16) -> Self {
+    pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let (state, seen) = watch::channel(State::Open);
         let open = Arc::new(AtomicUsize::new(0));
         let moved = Arc::new(AtomicUsize::new(0));
-        let (counted, bytes) = (open.clone(), moved.clone());
+        let came = Arc::new(Mutex::new(Vec::new()));
+        let (counted, bytes, comes) = (open.clone(), moved.clone(), came.clone());
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                comes.lock().unwrap().push(Instant::now());
                 let (mut seen, counted, bytes) = (seen.clone(), counted.clone(), bytes.clone());
                 tokio::spawn(async move {
                     counted.fetch_add(1, Ordering::SeqCst);
@@ -56,32 +64,37 @@ impl Link {
                 });
             }
         });
-        Self { port: own, state, open, moved, task }
+        Self { port: own, state, open, moved, came, task }
     }
 
-    pub(crate) fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.state.send_replace(State::Frozen);
     }
 
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.state.send_replace(State::Cut);
     }
 
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         self.state.send_replace(State::Open);
     }
 
     /// How many bytes went this way or that.
-    pub(crate) fn moved(&self) -> usize {
+    pub fn moved(&self) -> usize {
         self.moved.load(Ordering::SeqCst)
     }
 
+    /// When each connection came, those that were cut off at once too.
+    pub fn came(&self) -> Vec<Instant> {
+        self.came.lock().unwrap().clone()
+    }
+
     /// How many connections there are.
-    pub(crate) fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 }
