@@ -1,6 +1,11 @@
 //! Where an instance can be reached.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
 
 use crate::error::{Error, Result};
 
@@ -74,6 +79,9 @@ impl Address {
         if !is_host(host) {
             return wrong("the host is neither a name nor an IP address");
         }
+        if ends_in_a_number(host) {
+            return wrong("the host ends in a number, as no name does, but is no IP address");
+        }
         Ok(Self(Repr::Tcp { scheme, host: host.into(), port }))
     }
 
@@ -91,6 +99,24 @@ impl Address {
             )));
         }
         Ok(Self(Repr::Unix { path: path.into() }))
+    }
+
+    /// Why a client dials no such address on a registry's word: nobody's service is there, but perhaps
+    /// the credentials of the client's own machine. A link-local one that names its interface is meant.
+    pub(crate) fn forbidden(&self) -> Option<&'static str> {
+        let host = self.host()?;
+        let Ok(ip) = host.parse::<IpAddr>() else {
+            return host.eq_ignore_ascii_case("metadata.google.internal").then_some("a cloud's metadata service");
+        };
+        match ip.to_canonical() {
+            ip if ip.is_unspecified() => Some("no one host's"),
+            ip if ip.is_multicast() => Some("a group's"),
+            IpAddr::V4(Ipv4Addr::BROADCAST) => Some("everybody's"),
+            IpAddr::V4(ip) if ip.is_link_local() => Some("link-local"),
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => Some("link-local"),
+            ip if METADATA.contains(&ip) => Some("a cloud's metadata service"),
+            _ => None,
+        }
     }
 
     /// What is spoken there.
@@ -139,6 +165,21 @@ impl Address {
         }
         Authority(&self.0)
     }
+}
+
+/// Where clouds tell a machine its secrets, besides link-local addresses: AWS's in IPv6, and Alibaba's.
+const METADATA: [IpAddr; 2] =
+    [IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200))];
+
+/// Of a name the last label is never a number; resolvers read `127.1`, `0x7f000001` and `2130706433` as addresses.
+fn ends_in_a_number(host: &str) -> bool {
+    let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or(host);
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let number = hexadecimal.map_or_else(
+        || last.bytes().all(|byte| byte.is_ascii_digit()),
+        |digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+    );
+    number && host.parse::<IpAddr>().is_err()
 }
 
 impl FromStr for Address {

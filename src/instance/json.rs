@@ -41,11 +41,13 @@ impl ServiceInstance {
     /// Reads the JSON of an instance as Go would: keys in any case, unknown ones ignored, `null` as
     /// empty, what is no Unicode replaced by U+FFFD.
     ///
-    /// Endpoints that are none, or of a scheme that this crate does not know, are left out.
+    /// Endpoints that are none, or of a scheme that this crate does not know, are left out; and those
+    /// that no client dials on another's word: of no one host, link-local, or a cloud's metadata service.
     ///
     /// # Errors
     ///
-    /// [`Kind::Corrupt`] if it is no JSON object of an instance, or lacks an id or a name.
+    /// [`Kind::Corrupt`] if it is no JSON object of an instance, lacks an id or a name, is longer than
+    /// 1 MiB, holds [too much](super::InstanceBuilder::build), or no endpoint is left that had some which nobody dials.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         if json.len() > MAX_JSON {
             return Err(Error::new(
@@ -60,7 +62,8 @@ impl ServiceInstance {
         for (key, value) in fields.metadata {
             builder = builder.metadata(key, value);
         }
-        builder.addresses(fields.endpoints.iter().filter_map(|text| text.parse().ok())).build().map_err(corrupt)
+        let addresses = fields.endpoints.iter().filter_map(|text| text.parse().ok());
+        builder.found_at(addresses)?.build().map_err(corrupt)
     }
 }
 

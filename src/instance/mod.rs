@@ -201,6 +201,27 @@ impl InstanceBuilder {
         self
     }
 
+    /// Adds the addresses that a registry tells of, but for those that no client should dial.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Corrupt`](crate::Kind::Corrupt) if there are only such.
+    pub(crate) fn found_at(mut self, addresses: impl IntoIterator<Item = Address>) -> crate::Result<Self> {
+        let mut forbidden = None;
+        for address in addresses {
+            match address.forbidden() {
+                None => self.addresses.push(address),
+                Some(why) => forbidden = Some((address, why)),
+            }
+        }
+        match forbidden {
+            Some((address, why)) if self.addresses.is_empty() => {
+                Err(crate::Error::new(crate::Kind::Corrupt, format!("{address} is {why}: no client dials it")))
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// Sets the version. Default: none.
     pub fn version(mut self, version: impl Into<Arc<str>>) -> Self {
         self.version = version.into();

@@ -86,11 +86,61 @@ fn escapes_like_go() {
 
 fn address() -> impl Strategy<Value = Address> {
     let scheme = prop_oneof![Just(Scheme::Grpc), Just(Scheme::Grpcs), Just(Scheme::Http), Just(Scheme::Https)];
-    let host = prop_oneof!["[a-z0-9_.-]{1,20}", Just("::1".to_owned()), Just("fe80::1%eth0".to_owned())];
+    let host = prop_oneof!["[a-z0-9_.-]{0,19}z", Just("::1".to_owned()), Just("fe80::1%eth0".to_owned())];
     prop_oneof![
         (scheme, host, 1u16..).prop_map(|(scheme, host, port)| Address::tcp(scheme, &host, port).expect("valid")),
         "/[a-z/.]{1,30}".prop_map(|path| Address::unix(&path).expect("valid")),
     ]
+}
+
+/// What is hostile, or only odd: taken as it can be, or refused; never taken for something else.
+#[test]
+fn hostile_records_are_refused_and_odd_ones_are_read() {
+    let record = |rest: &str| format!(r#"{{"id":"a","name":"s",{rest}}}"#);
+    let endpoints =
+        |list: &[&str]| record(&format!(r#""endpoints":{}"#, serde_json::to_string(list).expect("strings")));
+    let million = |what: &str| vec![what; 1_000_000].join(",");
+    let refused = [
+        ("16 MiB", " ".repeat(16 << 20) + &record("\"version\":\"\"")),
+        ("a million endpoints", record(&format!(r#""endpoints":[{}]"#, million(r#""grpc://h:1""#)))),
+        ("65 endpoints", endpoints(&["grpc://h:1"; 65])),
+        (
+            "257 entries",
+            record(&format!(
+                r#""metadata":{{{}}}"#,
+                (0..257).map(|n| format!(r#""{n}":"""#)).collect::<Vec<_>>().join(",")
+            )),
+        ),
+        ("64 KiB of metadata", record(&format!(r#""metadata":{{"k":"{}"}}"#, "v".repeat(64 << 10)))),
+        ("deep", record(&format!(r#""x":{}"#, "[".repeat(500_000)))),
+        ("a number as id", r#"{"id":1,"name":"s"}"#.to_owned()),
+        ("a list as metadata", record(r#""metadata":[1]"#)),
+        ("an object as endpoints", record(r#""endpoints":{}"#)),
+        ("no id", r#"{"name":"s"}"#.to_owned()),
+        ("a list", "[]".to_owned()),
+        ("link-local alone", endpoints(&["grpc://169.254.169.254:80"])),
+        ("mapped", endpoints(&["grpc://[::ffff:169.254.169.254]:80"])),
+        ("link-local in IPv6", endpoints(&["grpc://[fe80::1]:80"])),
+        ("metadata services", endpoints(&["grpc://[fd00:ec2::254]:80", "http://metadata.google.internal:80"])),
+        ("a group", endpoints(&["grpc://224.0.0.1:80", "grpc://[ff02::1]:80"])),
+        ("nobody, and everybody", endpoints(&["grpc://0.0.0.0:80", "grpc://[::]:80", "grpc://255.255.255.255:80"])),
+    ];
+    for (what, json) in refused {
+        let error = ServiceInstance::from_json(json.as_bytes()).expect_err(what);
+        assert!(error.kind() == Kind::Corrupt && error.to_string().len() < 500, "{what}: {error:#}");
+    }
+    let read = |json: &[u8]| ServiceInstance::from_json(json).expect("read");
+    let one =
+        read(endpoints(&["grpc://10.0.0.1:0", "grpc://127.1:80", "grpc://2852039166:80", "grpc://h:1"]).as_bytes());
+    assert_eq!(one.addresses().iter().map(ToString::to_string).collect::<Vec<_>>(), ["grpc://h:1"]);
+    let one = read(endpoints(&["grpc://169.254.169.254:80", "grpc://10.0.0.1:80"]).as_bytes());
+    assert_eq!(one.addresses().len(), 1, "the good one is not lost");
+    for weight in ["NaN", "-1", "1e999", "", "0", "18446744073709551616", "1000001"] {
+        let one = read(record(&format!(r#""metadata":{{"weight":"{weight}"}}"#)).as_bytes());
+        assert!(one.weight().get() == 100, "{weight}");
+    }
+    assert_eq!(read(br#"{"id":"a","ID":"b","name":"s"}"#).id().as_str(), "b", "the last of a key");
+    assert_eq!(read(b"{\"id\":\"a\xff\",\"name\":\"s\"}").id().as_str(), "a\u{fffd}");
 }
 
 proptest! {

@@ -116,7 +116,7 @@ impl EtcdLayout {
             },
         };
         let address: Address = format!("grpc://{addr}").parse().map_err(corrupt)?;
-        let builder = ServiceInstance::builder(service, last).map_err(corrupt)?.address(address);
+        let builder = ServiceInstance::builder(service, last).map_err(corrupt)?.found_at([address])?;
         let builder = metadata.iter().filter_map(Value::as_object).flatten().fold(builder, with_metadata);
         Ok(Arc::new(builder.build().map_err(corrupt)?))
     }
