@@ -128,6 +128,7 @@ for test in tests/*.rs; do
     name=$(basename "$test" .rs)
     [[ $name == house ]] || step "test $name" cargo test --quiet --features full --test "$name"
 done
+step "test tls, by AWS-LC" cargo test --quiet --features full,aws-lc --test tls
 step "documentation's examples" cargo test --quiet --features full --doc
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
 

@@ -22,7 +22,7 @@ mod tls {
         Channel, ChannelBuilder, EndpointKey, Registry, Server,
         observe::{Event, Observer},
         registry::Memory,
-        tls::{ClientTls, ServerTls},
+        tls::{ClientTls, Provider, ServerTls},
     };
     use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
     use tonic::{Code, Request, Response, Status, service::interceptor::InterceptedService, transport};
@@ -36,12 +36,20 @@ mod tls {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls")).join(name)
     }
 
+    /// AWS-LC where it is there.
+    fn provider() -> Provider {
+        #[cfg(feature = "aws-lc")]
+        return Provider::AwsLc;
+        #[cfg(not(feature = "aws-lc"))]
+        Provider::Ring
+    }
+
     fn identity(name: &str) -> ServerTls {
-        ServerTls::identity_files(file(&format!("{name}.pem")), file(&format!("{name}.key")))
+        ServerTls::identity_files(file(&format!("{name}.pem")), file(&format!("{name}.key"))).provider(provider())
     }
 
     fn trusting(ca: &str) -> ClientTls {
-        ClientTls::new().ca_file(file(ca))
+        ClientTls::new().ca_file(file(ca)).provider(provider())
     }
 
     struct Running {
@@ -93,7 +101,7 @@ mod tls {
         let target = format!("static://{}/greeter?tls={}&tls_name=echo", server.address, file("ca.pem").display());
         call(Channel::connect(&target).await.unwrap()).await.unwrap();
         // From bytes, and with the provider named.
-        let tls = ClientTls::new().ca_pem(fs::read(file("ca.pem")).unwrap()).provider(callsign::tls::Provider::Ring);
+        let tls = ClientTls::new().ca_pem(fs::read(file("ca.pem")).unwrap()).provider(Provider::Ring);
         call(channel(&server).tls(tls).connect().await.unwrap()).await.unwrap();
     }
 
@@ -199,10 +207,11 @@ mod tls {
         put("server.pem", "chain.pem");
         put("server.key", "key.pem");
         put("ca.pem", "ca.pem");
-        let server = serve(ServerTls::identity_files(place("chain.pem"), place("key.pem"))).await;
+        let server = serve(ServerTls::identity_files(place("chain.pem"), place("key.pem")).provider(provider())).await;
         let told = Arc::new(Told::default());
         let backoff = callsign::BackoffConfig::new(Duration::from_millis(20), Duration::from_millis(50));
-        let builder = channel(&server).tls(ClientTls::new().ca_file(place("ca.pem"))).observer(told.clone());
+        let builder =
+            channel(&server).tls(ClientTls::new().ca_file(place("ca.pem")).provider(provider())).observer(told.clone());
         let rotating = builder.backoff(backoff).idle_timeout(Duration::from_millis(100)).connect().await.unwrap();
         call(rotating.clone()).await.unwrap();
         let old = || channel(&server).tls(trusting("ca.pem")).connect();
