@@ -63,7 +63,7 @@ impl File {
     }
 
     fn is_tests(&self) -> bool {
-        self.path.ends_with("tests.rs")
+        self.path.ends_with("tests.rs") || self.path.parent().is_some_and(|directory| directory.ends_with("tests"))
     }
 
     /// What it names of its own crate.

@@ -11,7 +11,8 @@ use callsign::{
 use callsign_bench::table::{Bound::AtMost, Marks, write};
 use http::HeaderMap;
 
-const POLICIES: [&str; 4] = ["least_request", "round_robin", "random", "pick_first"];
+const POLICIES: [&str; 7] =
+    ["least_request", "round_robin", "weighted_round_robin", "random", "ring_hash", "maglev", "pick_first"];
 const SIZES: [usize; 3] = [3, 100, 10_000];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -5,18 +5,23 @@
 //! Neither does I/O, reads a clock or draws random numbers of its own: what they need of these
 //! comes in [`PickInfo`] and in the seed they are built with.
 
+mod hash;
 mod least_request;
+mod maglev;
 mod pick_first;
 mod policy;
 mod random;
+mod ring_hash;
 mod round_robin;
+mod weighted_round_robin;
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 
 pub use self::{
-    least_request::LeastRequest, pick_first::PickFirst, policy::Policy, random::Random, round_robin::RoundRobin,
+    hash::HashKey, least_request::LeastRequest, maglev::Maglev, pick_first::PickFirst, policy::Policy, random::Random,
+    ring_hash::RingHash, round_robin::RoundRobin, weighted_round_robin::WeightedRoundRobin,
 };
 pub(crate) use crate::util::rng::mix;
 use crate::{endpoint::Endpoint, error::Error, load::LoadCell};
@@ -113,6 +118,12 @@ impl Node {
     pub fn weight(&self) -> u32 {
         self.endpoint().instance().weight().get()
     }
+
+    /// What it is called where endpoints are hashed: its first address, without the scheme.
+    fn hash_name(&self) -> String {
+        let addresses = self.endpoint().key().addresses();
+        addresses.first().map_or_else(String::new, |address| address.authority().to_string())
+    }
 }
 
 /// What is known of a call when its endpoint is chosen.
@@ -123,6 +134,8 @@ pub struct PickInfo<'a> {
     pub method: &'a str,
     /// The headers, as the application set them.
     pub headers: &'a HeaderMap,
+    /// The request's extensions, where an application puts hints such as a [`HashKey`].
+    pub extensions: Option<&'a Extensions>,
     /// The time, of the channel's clock.
     pub now: Instant,
     /// A random number of this call's own, evenly from all that there are.
@@ -136,7 +149,7 @@ pub struct PickInfo<'a> {
 impl<'a> PickInfo<'a> {
     /// A call of a method.
     pub fn new(method: &'a str, headers: &'a HeaderMap, now: Instant, random: u64) -> Self {
-        Self { method, headers, now, random, recent: None, tried: &[] }
+        Self { method, headers, extensions: None, now, random, recent: None, tried: &[] }
     }
 
     /// Draws one of `count` positions evenly by `random`, none that was tried; none if all were.

@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::{Balancer, LeastRequest, PickFirst, Random, RoundRobin};
+use http::HeaderName;
+
+use super::{Balancer, LeastRequest, Maglev, PickFirst, Random, RingHash, RoundRobin, WeightedRoundRobin};
 use crate::error::{Error, Result};
 
 /// How to make a balancer: a name with options, or one's own.
@@ -11,7 +13,10 @@ use crate::error::{Error, Result};
 /// | --- | --- |
 /// | `least_request`, `least_request,choices=3` | [`LeastRequest`] |
 /// | `round_robin` | [`RoundRobin`] |
+/// | `weighted_round_robin` | [`WeightedRoundRobin`] |
 /// | `random` | [`Random`] |
+/// | `ring_hash`, `ring_hash,hash_header=x-user,min_ring_size=1024,max_ring_size=4096` | [`RingHash`] |
+/// | `maglev`, `maglev,hash_header=x-user,table_size=65537` | [`Maglev`] |
 /// | `pick_first`, `pick_first,shuffle=true` | [`PickFirst`] |
 ///
 /// ```
@@ -72,14 +77,37 @@ impl FromStr for Policy {
                 Self::new(text, move |_| LeastRequest::new(choices.unwrap_or(2)))
             }
             "round_robin" => Self::new(text, RoundRobin::new),
+            "weighted_round_robin" => Self::new(text, WeightedRoundRobin::new),
             "random" => Self::new(text, |_| Random::new()),
+            "ring_hash" => {
+                let mut ring = RingHash::new();
+                let size = |text: &str| text.parse().ok().filter(|size| (1..=8 << 20).contains(size));
+                let smallest = options.take("min_ring_size", "a number from 1 to 8388608", size)?.unwrap_or(1024);
+                let largest = options.take("max_ring_size", "a number from 1 to 8388608", size)?;
+                ring = ring.ring_size(smallest, largest.unwrap_or_else(|| smallest.max(4096)));
+                if let Some(header) = options.take_header()? {
+                    ring = ring.by_header(header);
+                }
+                Self::new(text, move |_| ring.clone())
+            }
+            "maglev" => {
+                let mut maglev = Maglev::new();
+                if let Some(size) = options.take("table_size", "a number", |text| text.parse().ok())? {
+                    maglev = maglev.table_size(size)?;
+                }
+                if let Some(header) = options.take_header()? {
+                    maglev = maglev.by_header(header);
+                }
+                Self::new(text, move |_| maglev.clone())
+            }
             "pick_first" => {
                 let shuffle = options.take("shuffle", "true or false", |text| text.parse().ok())?;
                 Self::new(text, move |_| PickFirst::new(shuffle.unwrap_or(false)))
             }
             _ => {
                 return Err(Error::invalid(format!(
-                    "there is no policy {name:?}; there are least_request, round_robin, random and pick_first"
+                    "there is no policy {name:?}; there are least_request, round_robin, weighted_round_robin, random, \
+                     ring_hash, maglev and pick_first"
                 )));
             }
         };
@@ -109,6 +137,10 @@ impl<'a> Options<'a> {
         parse(value)
             .map(Some)
             .ok_or_else(|| Error::invalid(format!("policy {:?}: {key} is {form}, not {value:?}", self.policy)))
+    }
+
+    fn take_header(&mut self) -> Result<Option<HeaderName>> {
+        self.take("hash_header", "the name of a header", |text| text.parse().ok())
     }
 
     fn finish(self) -> Result<()> {

@@ -5,12 +5,19 @@ use proptest::prelude::*;
 use super::*;
 use crate::instance::{Address, ServiceInstance};
 
+mod hashed;
+mod weighted;
+
 fn nodes(count: usize) -> Vec<Node> {
-    (0..count)
+    weighing(&vec![100; count])
+}
+
+fn weighing(weights: &[u32]) -> Vec<Node> {
+    (0..weights.len())
         .map(|n| {
             let address: Address = format!("grpc://h{n}:1").parse().expect("valid");
             let instance = ServiceInstance::builder("s", format!("i{n}"))
-                .and_then(|builder| builder.address(address.clone()).build())
+                .and_then(|builder| builder.address(address.clone()).weight(weights[n]).build())
                 .expect("valid");
             Node::new(Endpoint::new(address.into(), instance), Arc::default())
         })
@@ -53,7 +60,9 @@ fn least_request_avoids_the_busy() {
 #[test]
 fn the_same_seed_makes_the_same_choices() {
     let nodes = nodes(7);
-    for policy in ["least_request", "round_robin", "random", "pick_first"] {
+    for policy in
+        ["least_request", "round_robin", "weighted_round_robin", "random", "ring_hash", "maglev", "pick_first"]
+    {
         assert_eq!(shares(policy, &nodes, 50), shares(policy, &nodes, 50), "{policy}");
     }
 }
@@ -61,7 +70,10 @@ fn the_same_seed_makes_the_same_choices() {
 #[test]
 fn says_what_is_wrong_with_a_policy() {
     for (text, why) in [
-        ("fastest", "least_request, round_robin, random and pick_first"),
+        ("fastest", "there are least_request, round_robin, "),
+        ("ring_hash,min_ring_size=0", "from 1 to 8388608"),
+        ("ring_hash,hash_header=a b", "the name of a header"),
+        ("maglev,table_size=65536", "a prime"),
         ("least_request,choices=1", "from 2 to 10"),
         ("least_request,choices", "key=value"),
         ("round_robin,choices=2", "no option \"choices\""),
@@ -75,7 +87,10 @@ fn says_what_is_wrong_with_a_policy() {
 proptest! {
     #[test]
     fn no_policy_picks_twice_where_it_was_refused(
-        policy in prop_oneof![Just("least_request"), Just("round_robin"), Just("random")],
+        policy in prop_oneof![
+            Just("least_request"), Just("round_robin"), Just("weighted_round_robin"), Just("random"),
+            Just("ring_hash"), Just("maglev,table_size=251"),
+        ],
         count in 0usize..9, seed in any::<u64>(),
     ) {
         let nodes = nodes(count);

@@ -131,6 +131,7 @@ impl Calls {
         let mut nothing = Look::NotReady;
         for _ in 0..ASKED {
             let mut info = PickInfo::new(head.uri.path(), &head.headers, now, self.draws.next_u64());
+            info.extensions = Some(&head.extensions);
             info.tried = &tried;
             info.recent = recent.get();
             let at = match picker.pick(&info) {

@@ -35,7 +35,7 @@ pub struct RegistryUri {
 ///
 /// | key | meaning | default |
 /// | --- | --- | --- |
-/// | `policy` | how to balance: a name, and options behind it as in `least_request,choices=3` | `least_request` |
+/// | `policy` | how to balance: a name, and options behind it as in `least_request,choices=3`, or as parameters: `policy=ring_hash&hash_header=x-user` | `least_request` |
 /// | `version` | only instances of this very version | all |
 /// | `zone` | only instances in this zone | all |
 /// | `subset` | at most so many instances, chosen by this channel at random | all |
@@ -229,9 +229,19 @@ impl FromStr for Target {
         let service = service.parse().map_err(|error: Error| error.context(format!("{} is no target", shown(text))))?;
         let mut registry: RegistryUri = format!("{scheme}://{registry}").parse()?;
         let mut params = Params::default();
+        let mut options = String::new();
         for (key, value) in query_pairs(text, query)? {
-            params.set(text, &key, &value, &mut registry)?;
+            if POLICY_OPTIONS.contains(&&*key) {
+                options += &format!(",{key}={value}");
+            } else {
+                params.set(text, &key, &value, &mut registry)?;
+            }
         }
+        params.policy = match params.policy {
+            Some(policy) => Some(format!("{policy}{options}").into()),
+            None if options.is_empty() => None,
+            None => return Err(wrong(text, format!("{} is an option of a policy: it needs policy=", &options[1..]))),
+        };
         if params.tls.is_none() && [&params.tls_name, &params.tls_cert, &params.tls_key].iter().any(|key| key.is_some())
         {
             return Err(wrong(text, "tls_name, tls_cert and tls_key need tls: `system`, or the PEM file of an issuer"));
@@ -242,6 +252,9 @@ impl FromStr for Target {
         Ok(Self { registry, service, params })
     }
 }
+
+/// What a policy may be told beside its name, as `policy=maglev,hash_header=x-user` or each by itself.
+const POLICY_OPTIONS: [&str; 6] = ["choices", "hash_header", "max_ring_size", "min_ring_size", "shuffle", "table_size"];
 
 impl Params {
     fn set(&mut self, text: &str, key: &Arc<str>, value: &Arc<str>, registry: &mut RegistryUri) -> Result<()> {

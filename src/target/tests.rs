@@ -15,6 +15,10 @@ fn the_last_segment_is_the_service_and_the_rest_the_registry() {
     assert_eq!(file.registry().param("ttl"), Some("5s"));
     assert_eq!((file.version(), &*file.metadata()["env"]), (Some("v1"), "prod"));
 
+    let hashed = target("memory:///greeter?min_ring_size=64&policy=ring_hash&hash_header=x-user");
+    assert_eq!(hashed.policy(), Some("ring_hash,hash_header=x-user,min_ring_size=64"));
+    assert_eq!(target(&hashed.to_string()).policy(), hashed.policy());
+
     let consul = target("CONSUL://127.0.0.1:8500/team%2Fgreeter");
     assert_eq!(consul.service().as_str(), "team/greeter");
     assert_eq!(consul.registry().to_string(), "consul://127.0.0.1:8500");
@@ -36,6 +40,7 @@ fn says_what_is_wrong() {
         ("memory:///", "names no service"),
         ("://x/greeter", "no scheme"),
         ("memory:///greeter?policy", "key=value"),
+        ("memory:///greeter?hash_header=x-user", "needs policy="),
         ("memory:///greeter?timeout=5", "a time above 0"),
         ("memory:///greeter?timeout=0s", "a time above 0"),
         ("memory:///greeter?subset=0", "subset is a number"),
