@@ -111,7 +111,7 @@ fn pick(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let info = PickInfo::new("/echo.v1.Echo/Call", &headers, now, random);
         let Pick::At(at) = picker.pick(&info) else { return Err("no pick".into()) };
-        drop(std::hint::black_box(nodes[at].load().start()));
+        drop(std::hint::black_box(nodes[at].load().start(now)));
     }
     Ok(())
 }

@@ -11,8 +11,16 @@ use callsign::{
 use callsign_bench::table::{Bound::AtMost, Marks, write};
 use http::HeaderMap;
 
-const POLICIES: [&str; 7] =
-    ["least_request", "round_robin", "weighted_round_robin", "random", "ring_hash", "maglev", "pick_first"];
+const POLICIES: [&str; 8] = [
+    "least_request",
+    "peak_ewma",
+    "round_robin",
+    "weighted_round_robin",
+    "random",
+    "ring_hash",
+    "maglev",
+    "pick_first",
+];
 const SIZES: [usize; 3] = [3, 100, 10_000];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -55,7 +63,7 @@ fn measure(policy: &str, size: usize, rounds: usize, picks: usize) -> Result<f64
             match picker.pick(&info) {
                 Pick::At(at) if at < size => {
                     recent = Some(at);
-                    drop(black_box(nodes[at].load().start()));
+                    drop(black_box(nodes[at].load().start(now)));
                 }
                 _ => wrong += 1,
             }

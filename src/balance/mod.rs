@@ -8,6 +8,7 @@
 mod hash;
 mod least_request;
 mod maglev;
+mod peak_ewma;
 mod pick_first;
 mod policy;
 mod random;
@@ -20,8 +21,9 @@ use std::{fmt, sync::Arc, time::Instant};
 use http::{Extensions, HeaderMap};
 
 pub use self::{
-    hash::HashKey, least_request::LeastRequest, maglev::Maglev, pick_first::PickFirst, policy::Policy, random::Random,
-    ring_hash::RingHash, round_robin::RoundRobin, weighted_round_robin::WeightedRoundRobin,
+    hash::HashKey, least_request::LeastRequest, maglev::Maglev, peak_ewma::PeakEwma, pick_first::PickFirst,
+    policy::Policy, random::Random, ring_hash::RingHash, round_robin::RoundRobin,
+    weighted_round_robin::WeightedRoundRobin,
 };
 pub(crate) use crate::util::rng::mix;
 use crate::{endpoint::Endpoint, error::Error, load::LoadCell};

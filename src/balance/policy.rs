@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use http::HeaderName;
 
-use super::{Balancer, LeastRequest, Maglev, PickFirst, Random, RingHash, RoundRobin, WeightedRoundRobin};
+use super::{Balancer, LeastRequest, Maglev, PeakEwma, PickFirst, Random, RingHash, RoundRobin, WeightedRoundRobin};
 use crate::error::{Error, Result};
 
 /// How to make a balancer: a name with options, or one's own.
@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 /// | text | balancer |
 /// | --- | --- |
 /// | `least_request`, `least_request,choices=3` | [`LeastRequest`] |
+/// | `peak_ewma`, `peak_ewma,choices=3` | [`PeakEwma`] |
 /// | `round_robin` | [`RoundRobin`] |
 /// | `weighted_round_robin` | [`WeightedRoundRobin`] |
 /// | `random` | [`Random`] |
@@ -71,10 +72,12 @@ impl FromStr for Policy {
         let mut options = Options::parse(text, options)?;
         let policy = match name {
             "least_request" => {
-                let choices = options.take("choices", "a number from 2 to 10", |text| {
-                    text.parse().ok().filter(|choices| (2..=10).contains(choices))
-                })?;
-                Self::new(text, move |_| LeastRequest::new(choices.unwrap_or(2)))
+                let choices = options.take_choices()?;
+                Self::new(text, move |_| LeastRequest::new(choices))
+            }
+            "peak_ewma" => {
+                let choices = options.take_choices()?;
+                Self::new(text, move |_| PeakEwma::new(choices))
             }
             "round_robin" => Self::new(text, RoundRobin::new),
             "weighted_round_robin" => Self::new(text, WeightedRoundRobin::new),
@@ -106,7 +109,7 @@ impl FromStr for Policy {
             }
             _ => {
                 return Err(Error::invalid(format!(
-                    "there is no policy {name:?}; there are least_request, round_robin, weighted_round_robin, random, \
+                    "there is no policy {name:?}; there are least_request, peak_ewma, round_robin, weighted_round_robin, random, \
                      ring_hash, maglev and pick_first"
                 )));
             }
@@ -137,6 +140,13 @@ impl<'a> Options<'a> {
         parse(value)
             .map(Some)
             .ok_or_else(|| Error::invalid(format!("policy {:?}: {key} is {form}, not {value:?}", self.policy)))
+    }
+
+    fn take_choices(&mut self) -> Result<usize> {
+        let choices = self.take("choices", "a number from 2 to 10", |text| {
+            text.parse().ok().filter(|choices| (2..=10).contains(choices))
+        })?;
+        Ok(choices.unwrap_or(2))
     }
 
     fn take_header(&mut self) -> Result<Option<HeaderName>> {

@@ -52,17 +52,44 @@ fn shares_are_as_the_policy_says() {
 #[test]
 fn least_request_avoids_the_busy() {
     let nodes = nodes(4);
-    let _busy: Vec<_> = (0..5).map(|_| nodes[2].load().start()).collect();
+    let _busy: Vec<_> = (0..5).map(|_| nodes[2].load().start(Instant::now())).collect();
     assert_eq!(shares("least_request", &nodes, 16_000)[2], 0);
     assert_eq!(shares("least_request,choices=10", &nodes, 16_000)[2], 0);
 }
 
 #[test]
+fn peak_ewma_avoids_the_slow_the_busy_and_who_fails_fast() {
+    let (nodes, now) = (nodes(4), Instant::now());
+    let after = |millis| now + std::time::Duration::from_millis(millis);
+    for (at, millis) in [(0, 10), (1, 10), (2, 100), (3, 10)] {
+        nodes[at].load().start(now).finish(crate::load::Outcome::Success, after(millis));
+    }
+    // Ten times as slow: a tenth as much in flight.
+    assert_eq!(shares("peak_ewma", &nodes, 16_000)[2], 0);
+    let busy: Vec<_> = (0..20).map(|_| nodes[0].load().start(now)).collect();
+    let even = shares("peak_ewma,choices=10", &nodes, 4_000);
+    assert_eq!((even[0], even[2]), (0, 0), "{even:?}");
+    drop(busy);
+    for _ in 0..20 {
+        nodes[1].load().start(now).finish(crate::load::Outcome::Failure, now);
+    }
+    let failing = shares("peak_ewma,choices=10", &nodes, 4_000);
+    assert_eq!((failing[1], failing[2]), (0, 0), "{failing:?}");
+}
+
+#[test]
 fn the_same_seed_makes_the_same_choices() {
     let nodes = nodes(7);
-    for policy in
-        ["least_request", "round_robin", "weighted_round_robin", "random", "ring_hash", "maglev", "pick_first"]
-    {
+    for policy in [
+        "least_request",
+        "peak_ewma",
+        "round_robin",
+        "weighted_round_robin",
+        "random",
+        "ring_hash",
+        "maglev",
+        "pick_first",
+    ] {
         assert_eq!(shares(policy, &nodes, 50), shares(policy, &nodes, 50), "{policy}");
     }
 }
@@ -70,7 +97,7 @@ fn the_same_seed_makes_the_same_choices() {
 #[test]
 fn says_what_is_wrong_with_a_policy() {
     for (text, why) in [
-        ("fastest", "there are least_request, round_robin, "),
+        ("fastest", "there are least_request, peak_ewma, "),
         ("ring_hash,min_ring_size=0", "from 1 to 8388608"),
         ("ring_hash,hash_header=a b", "the name of a header"),
         ("maglev,table_size=65536", "a prime"),
@@ -88,7 +115,7 @@ proptest! {
     #[test]
     fn no_policy_picks_twice_where_it_was_refused(
         policy in prop_oneof![
-            Just("least_request"), Just("round_robin"), Just("weighted_round_robin"), Just("random"),
+            Just("least_request"), Just("peak_ewma"), Just("round_robin"), Just("weighted_round_robin"), Just("random"),
             Just("ring_hash"), Just("maglev,table_size=251"),
         ],
         count in 0usize..9, seed in any::<u64>(),
@@ -130,7 +157,7 @@ fn least_request_with_memory_joins_calls_and_balances_no_worse() {
             let Pick::At(at) = picker.pick(&info) else { panic!("nothing picked") };
             same += usize::from(recent == Some(at));
             recent = Some(at);
-            open.push_back(nodes[at].load().start());
+            open.push_back(nodes[at].load().start(now));
             if open.len() > 64 {
                 drop(open.swap_remove_back((random >> 40) as usize % 64));
             }

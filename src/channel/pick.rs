@@ -144,7 +144,7 @@ impl Calls {
             if let Some(stream) = connections.open(first_in_line) {
                 recent.set(at);
                 let served = connections.served().clone();
-                return Look::Picked(Picked { served, guard: node.load().start(), stream });
+                return Look::Picked(Picked { served, guard: node.load().start(now), stream });
             }
             tried.push(at);
             nothing = Look::Full;

@@ -1,7 +1,10 @@
 //! What is known of an endpoint's load: counters that outlive every picker.
 
+mod peak;
+
 use std::time::{Duration, Instant};
 
+use self::peak::Peak;
 use crate::util::sync::{
     Arc, OnceLock,
     atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -31,6 +34,7 @@ pub struct LoadCell {
     failing: AtomicU32,
     /// When the last one was, in microseconds since `base`.
     failed_at: AtomicU64,
+    latency: Peak,
     base: OnceLock<Instant>,
 }
 
@@ -72,6 +76,15 @@ impl LoadCell {
         }
     }
 
+    /// How long the server takes to answer: the moving average of what calls waited for the head of
+    /// their response, over some 10 s, which rises at once to what is slower
+    /// ([peak EWMA](https://linkerd.io/2016/03/16/beyond-round-robin-load-balancing-for-latency/)). It
+    /// sinks while nothing is heard, so that who was slow is tried again. A failure never makes it less.
+    /// Zero before the first answer.
+    pub fn peak_latency(&self, now: Instant) -> Duration {
+        self.latency.at(self.micros(now))
+    }
+
     /// Calls that have begun and not ended; a stream counts for as long as it lives.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
@@ -88,9 +101,9 @@ impl LoadCell {
     }
 
     /// Counts a call in, until the guard is dropped.
-    pub fn start(self: &Arc<Self>) -> CallGuard {
+    pub fn start(self: &Arc<Self>, now: Instant) -> CallGuard {
         self.in_flight.fetch_add(1, Relaxed);
-        CallGuard { cell: self.clone() }
+        CallGuard { cell: self.clone(), waiting: Some(now) }
     }
 }
 
@@ -99,6 +112,8 @@ impl LoadCell {
 #[must_use = "the call is counted out when this is dropped"]
 pub struct CallGuard {
     cell: Arc<LoadCell>,
+    /// Since when, until the server answers.
+    waiting: Option<Instant>,
 }
 
 impl CallGuard {
@@ -107,11 +122,27 @@ impl CallGuard {
         &self.cell
     }
 
+    /// The head of the response is here: how long that took is the server's latency.
+    pub fn answered(&mut self, now: Instant) {
+        if let Some(since) = self.waiting.take() {
+            self.cell.latency.observe(now.saturating_duration_since(since), self.cell.micros(now));
+        }
+    }
+
     /// Ends the call.
-    pub fn finish(self, outcome: Outcome, now: Instant) {
+    pub fn finish(mut self, outcome: Outcome, now: Instant) {
         match outcome {
-            Outcome::Success => self.cell.success(),
-            Outcome::Failure => self.cell.failure(now),
+            Outcome::Success => {
+                self.answered(now);
+                self.cell.success();
+            }
+            Outcome::Failure => {
+                // It took at least so long; and failing fast is not being fast.
+                if let Some(since) = self.waiting {
+                    self.cell.latency.at_least(now.saturating_duration_since(since), self.cell.micros(now));
+                }
+                self.cell.failure(now);
+            }
             Outcome::Cancelled => {}
         }
     }
@@ -130,15 +161,15 @@ mod tests {
     #[test]
     fn a_failure_counts_as_a_call_for_a_second_or_until_a_success() {
         let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
-        let held = cell.start();
+        let held = cell.start(now);
         for n in 1..=3 {
-            cell.start().finish(Outcome::Failure, now);
+            cell.start(now).finish(Outcome::Failure, now);
             assert_eq!((cell.in_flight(), cell.busy(now)), (1, 1 + n));
         }
         assert_eq!(cell.busy(now + REMEMBERED), 1);
-        cell.start().finish(Outcome::Failure, now + REMEMBERED * 2);
+        cell.start(now).finish(Outcome::Failure, now + REMEMBERED * 2);
         assert_eq!(cell.busy(now + REMEMBERED * 2), 2, "what is long ago is forgotten");
-        cell.start().finish(Outcome::Success, now + REMEMBERED * 2);
+        cell.start(now).finish(Outcome::Success, now + REMEMBERED * 2);
         assert_eq!(cell.busy(now + REMEMBERED * 2), 1);
         drop(held);
         assert_eq!((cell.busy(now), cell.succeeded(), cell.failed()), (0, 1, 4));

@@ -12,9 +12,10 @@ use crate::{
     load::{LoadCell, Outcome},
 };
 
-pub(crate) const MODELS: [Model; 2] = [
+pub(crate) const MODELS: [Model; 3] = [
     ("counts return to zero and no end of a call is lost", counts_return_to_zero_and_no_end_of_a_call_is_lost),
     ("failures on two threads count as one at least", failures_on_two_threads_count_as_one_at_least),
+    ("of two answers at once the slower one stays", of_two_answers_at_once_the_slower_one_stays),
 ];
 
 fn counts_return_to_zero_and_no_end_of_a_call_is_lost() {
@@ -22,11 +23,11 @@ fn counts_return_to_zero_and_no_end_of_a_call_is_lost() {
     let calls = [Outcome::Success, Outcome::Failure].map(|outcome| {
         let cell = cell.clone();
         thread::spawn(move || {
-            let guard = cell.start();
+            let guard = cell.start(now);
             // Each sees itself, and of the other no more than a call and a failure.
             assert!((1..=3).contains(&cell.busy(now)));
             guard.finish(outcome, now);
-            drop(cell.start());
+            drop(cell.start(now));
         })
     });
     calls.into_iter().for_each(|call| call.join().expect("it ended"));
@@ -38,9 +39,22 @@ fn counts_return_to_zero_and_no_end_of_a_call_is_lost() {
 fn failures_on_two_threads_count_as_one_at_least() {
     let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
     let other = cell.clone();
-    let call = thread::spawn(move || other.start().finish(Outcome::Failure, now));
-    cell.start().finish(Outcome::Failure, now);
+    let call = thread::spawn(move || other.start(now).finish(Outcome::Failure, now));
+    cell.start(now).finish(Outcome::Failure, now);
     call.join().expect("it ended");
     assert!((1..=2).contains(&cell.busy(now)));
     assert_eq!((cell.in_flight(), cell.failed()), (0, 2));
+}
+
+fn of_two_answers_at_once_the_slower_one_stays() {
+    let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
+    let calls = [5, 50].map(|millis| {
+        let cell = cell.clone();
+        thread::spawn(move || {
+            cell.start(now).finish(Outcome::Success, now + Duration::from_millis(millis));
+        })
+    });
+    calls.into_iter().for_each(|call| call.join().expect("it ended"));
+    let latency = cell.peak_latency(now + Duration::from_millis(50));
+    assert!(latency > Duration::from_millis(49), "{latency:?}");
 }
