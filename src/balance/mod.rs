@@ -14,6 +14,7 @@ mod policy;
 mod random;
 mod ring_hash;
 mod round_robin;
+mod service_config;
 mod weighted_round_robin;
 
 use std::{fmt, sync::Arc, time::Instant};

@@ -119,12 +119,17 @@ impl FromStr for Policy {
     }
 }
 
-struct Options<'a> {
+pub(super) struct Options<'a> {
     policy: &'a str,
     pairs: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Options<'a> {
+    /// Whether a value can stand in a policy's text.
+    pub(super) fn can_hold(value: &str) -> bool {
+        !value.contains([',', '='])
+    }
+
     fn parse(policy: &'a str, options: &'a str) -> Result<Self> {
         let pairs = options.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
             pair.split_once('=').ok_or_else(|| {
