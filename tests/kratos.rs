@@ -1,6 +1,6 @@
 //! Kratos's own servers and clients, and ours, in one registry: each finds and calls the other.
 
-#![cfg(all(feature = "tls", any(feature = "consul", feature = "etcd", feature = "zookeeper")))]
+#![cfg(all(feature = "tls", any(feature = "consul", feature = "etcd", feature = "kubernetes", feature = "zookeeper")))]
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[cfg(feature = "consul")]
@@ -11,6 +11,8 @@ mod dir;
 #[cfg(feature = "etcd")]
 #[path = "support/servers/etcd.rs"]
 mod etcd;
+#[path = "support/servers/kube_apiserver.rs"]
+mod kube_apiserver;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/servers/mod.rs"]
@@ -28,6 +30,7 @@ use std::{
 
 use callsign::{Registry, ServiceInstance, ServiceName, registry::Watch};
 use dir::TempDir;
+use kube_apiserver::KubeApiserver;
 use servers::Daemon;
 use tokio::time::timeout;
 
@@ -43,11 +46,28 @@ struct Place<'a> {
     at: &'a str,
     uri: &'a str,
     directory: TempDir,
+    /// Where a server is a Pod.
+    pods: Option<&'a KubeApiserver>,
 }
 
 impl<'a> Place<'a> {
     fn new(kind: &'static str, at: &'a str, uri: &'a str) -> Option<Self> {
-        Some(Self { program: servers::cached("kratos")?, kind, at, uri, directory: TempDir::new() })
+        Some(Self { program: servers::cached("kratos")?, kind, at, uri, directory: TempDir::new(), pods: None })
+    }
+
+    /// What a client of ours calls.
+    fn target(&self, service: &str, more: &str) -> String {
+        let (registry, query) = self.uri.split_once('?').unwrap_or((self.uri, ""));
+        let query = [query, more].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{}/{service}{mark}{query}", registry)
+    }
+
+    /// A new Pod for a server, and the addresses of its ports, which a Pod declares before.
+    fn pod(&self, name: &str, id: &str) -> Option<(String, [String; 2])> {
+        let (pod, ports) = (format!("{name}-{id}"), [servers::free_port(), servers::free_port()]);
+        self.pods?.make_pod(&pod, &ports);
+        Some((pod, ports.map(|port| format!("127.0.0.1:{port}"))))
     }
 
     fn kratos(&self, flags: &[&str]) -> Command {
@@ -56,9 +76,22 @@ impl<'a> Place<'a> {
         command
     }
 
-    fn serve(&self, id: &str, flags: &[&str]) -> Daemon {
-        let command = self.kratos(&[&["-id", id], flags].concat());
+    fn serve(&self, name: &str, id: &str, flags: &[&str]) -> Daemon {
+        let mut command = self.kratos(&[&["-name", name, "-id", id], flags].concat());
+        if let Some((pod, [grpc, http])) = self.pod(name, id) {
+            command.env("HOSTNAME", pod).args(["-address", &grpc, "-http-address", &http]);
+        }
         Daemon::start(&command, &self.directory.path().join(format!("{id}.log")))
+    }
+
+    fn serve_ours(&self, name: &str, id: &str, flags: &[&str]) -> process::Server {
+        match self.pod(name, id) {
+            Some((pod, [grpc, _])) => {
+                let registry = format!("{}&pod={pod}", self.uri);
+                process::Server::start_as(name, &registry, id, &[&["--grpc", &*grpc], flags].concat())
+            }
+            None => process::Server::start_as(name, self.uri, id, flags),
+        }
     }
 
     /// Who answered a client of Kratos's, and how often.
@@ -92,7 +125,8 @@ async fn each_finds_the_other(place: &Place<'_>) {
     let mut watch = registry.discovery().watch(&service);
 
     // Ours reads Kratos's.
-    let mut theirs = place.serve("theirs", &["-metadata", "weight=70,zone=sh001", "-version", "v1.2.3", "-http"]);
+    let mut theirs =
+        place.serve(SERVICE, "theirs", &["-metadata", "weight=70,zone=sh001", "-version", "v1.2.3", "-http"]);
     let found = shown(&mut watch, &["theirs"]).await;
     assert_eq!(found[0].version(), "v1.2.3");
     assert_eq!(found[0].metadata().get("zone").map(|zone| &**zone), Some("sh001"));
@@ -100,12 +134,12 @@ async fn each_finds_the_other(place: &Place<'_>) {
     schemes.sort();
     assert!(schemes[0].starts_with("grpc://127.0.0.1:") && schemes[1].starts_with("http://127.0.0.1:"), "{schemes:?}");
 
-    let report = process::Client::start(&format!("{}/{SERVICE}", place.uri), &["--count", "20"]).report();
+    let report = process::Client::start(&place.target(SERVICE, ""), &["--count", "20"]).report();
     assert!(report.status.success(), "{report:?}");
     assert_eq!(report.count("ok"), 20, "{report:?}");
 
     // Kratos's finds and calls ours; each in its turn.
-    let mut ours = process::Server::start(place.uri, "ours", &["--version", "v2", "--drain", "0"]);
+    let mut ours = place.serve_ours(SERVICE, "ours", &["--version", "v2", "--drain", "0"]);
     shown(&mut watch, &["ours", "theirs"]).await;
     let answered = place.call(&["-calls", "40"]);
     assert_eq!(answered.values().sum::<u64>(), 40);
@@ -122,15 +156,14 @@ async fn each_finds_the_other(place: &Place<'_>) {
     // `grpcs`: Kratos takes the service's name for the certificate's.
     let secure = "echo.example";
     let mut watch = registry.discovery().watch(&secure.parse().unwrap());
-    let mut theirs = place.serve("secure", &["-name", secure, "-cert", CHAIN, "-key", KEY]);
+    let mut theirs = place.serve(secure, "secure", &["-cert", CHAIN, "-key", KEY]);
     let found = shown(&mut watch, &["secure"]).await;
     assert!(found[0].addresses()[0].to_string().starts_with("grpcs://"), "{found:?}");
-    let report = process::Client::start(&format!("{}/{secure}?tls={CA}", place.uri), &["--count", "5"]).report();
+    let report = process::Client::start(&place.target(secure, &format!("tls={CA}")), &["--count", "5"]).report();
     assert_eq!(report.count("ok"), 5, "{report:?}");
     theirs.signal("TERM");
     shown(&mut watch, &[]).await;
-    let mut ours =
-        process::Server::start_as(secure, place.uri, "ours", &["--cert", CHAIN, "--key", KEY, "--drain", "0"]);
+    let mut ours = place.serve_ours(secure, "ours", &["--cert", CHAIN, "--key", KEY, "--drain", "0"]);
     assert!(ours.endpoints[0].starts_with("grpcs://"), "{:?}", ours.endpoints);
     let answered = place.call(&["-name", secure, "-calls", "5", "-ca", CA]);
     assert_eq!(answered, BTreeMap::from([("ours".to_owned(), 5)]));
@@ -156,6 +189,18 @@ async fn kratos_and_callsign_find_each_other_on_consul() {
     let uri = format!("consul://{at}");
     let Some(place) = Place::new("consul", &at, &uri) else { return };
     each_finds_the_other(&place).await;
+}
+
+#[cfg(feature = "kubernetes")]
+#[tokio::test(flavor = "multi_thread")]
+async fn kratos_and_callsign_find_each_other_on_kubernetes() {
+    let directory = TempDir::new();
+    let Some(mut server) = KubeApiserver::start(directory.path()) else { return };
+    server.wait();
+    let at = server.kubeconfig("admin").display().to_string();
+    let uri = format!("kubernetes://?mode=pods&kubeconfig={at}");
+    let Some(place) = Place::new("kubernetes", &at, &uri) else { return };
+    each_finds_the_other(&Place { pods: Some(&server), ..place }).await;
 }
 
 #[cfg(feature = "zookeeper")]

@@ -71,6 +71,10 @@ impl Link {
         format!("127.0.0.1:{}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn freeze(&self) {
         self.state.send_replace(State::Frozen);
     }

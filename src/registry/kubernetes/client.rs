@@ -1,6 +1,14 @@
 //! Requests and answers, no policy.
 
-use std::{future::poll_fn, pin::Pin, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Response;
 use http_body::Body as _;
@@ -116,11 +124,26 @@ pub(super) struct WatchEvent {
 /// A client of one namespace.
 #[derive(Clone)]
 pub(super) struct Client {
-    pub(super) inner: kube::Client,
+    inner: kube::Client,
     pub(super) namespace: String,
+    /// Set once the server does not know its credentials.
+    stranger: Arc<AtomicBool>,
 }
 
 impl Client {
+    pub(super) fn new(inner: kube::Client, namespace: String) -> Self {
+        Self { inner, namespace, stranger: Arc::default() }
+    }
+
+    pub(super) fn in_namespace(self, namespace: String) -> Self {
+        Self { namespace, ..self }
+    }
+
+    /// Whether its credentials are no longer known: kept in memory for a minute, they may be newer in their files.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.stranger.load(Ordering::Relaxed)
+    }
+
     /// All objects with these labels, page by page, and the version to watch from.
     pub(super) async fn list(
         &self,
@@ -193,6 +216,9 @@ impl Client {
             return Ok(response);
         }
         let code = response.status().as_u16();
+        if code == 401 {
+            self.stranger.store(true, Ordering::Relaxed);
+        }
         let retry_after = response.headers().get(http::header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|text| text.to_str().ok()?.parse().ok()).map(Duration::from_secs);
         let body = timeout(ANSWER, read(response.into_body(), 64 << 10)).await.ok().and_then(Result::ok);

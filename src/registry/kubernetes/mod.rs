@@ -3,6 +3,7 @@
 mod client;
 mod codec;
 mod connect;
+mod known;
 mod registrar;
 mod slices;
 mod subject;
@@ -20,9 +21,10 @@ use tokio::runtime::{Handle, Id};
 use self::{
     client::Client,
     connect::Source,
+    known::{Known, MAX_OBJECTS},
     slices::{Choice, is_dns_label},
     subject::Subject,
-    watch::{Follower, Known, MAX_OBJECTS},
+    watch::Follower,
 };
 use super::{BoxFuture, Discovery, Registry, Snapshot, Update, Watch};
 use crate::{
@@ -61,7 +63,7 @@ enum Mode {
 #[derive(Default)]
 struct Shared {
     /// Of the runtime that it was made in: its tasks end with that.
-    client: tokio::sync::Mutex<Option<(Id, kube::Client, String)>>,
+    client: tokio::sync::Mutex<Option<(Id, Client)>>,
     /// One writes at a time.
     writing: tokio::sync::Mutex<()>,
     /// Which lease each Pod holds.
@@ -103,7 +105,7 @@ impl Kubernetes {
     /// How long [`Pods`](Self::pods) that are registered are believed to stay so, unless [set](Self::with_ttl).
     pub const DEFAULT_TTL: Duration = Duration::from_secs(180);
 
-    /// How long a watch may be silent, unless [set](Self::with_idle).
+    /// How long a watch may be silent before it is looked after, unless [set](Self::with_idle).
     pub const DEFAULT_IDLE: Duration = Duration::from_secs(90);
 
     /// The Services of the cluster that the kubeconfig, or the Pod that this runs in, names.
@@ -206,8 +208,8 @@ impl Kubernetes {
         self
     }
 
-    /// Sets how long a watch may be silent before it is asked for again over a new connection; API servers say
-    /// something each minute. Default 90 s.
+    /// Sets how long a watch may be silent before a list beside it finds out whether it missed something; API servers
+    /// say something each minute, unless little happens in the whole cluster. At least 100 ms; default 90 s.
     #[must_use]
     pub fn with_idle(mut self, idle: Duration) -> Self {
         self.idle = idle.max(Duration::from_millis(100));
@@ -289,23 +291,20 @@ impl Kubernetes {
     async fn client(&self, namespace: Option<&str>) -> Result<Client> {
         let runtime = Handle::current().id();
         let mut held = self.shared.client.lock().await;
-        if held.as_ref().is_none_or(|(of, ..)| *of != runtime) {
-            let (client, namespace) = connect::client(&self.source).await?;
-            *held = Some((runtime, client, namespace));
-        }
-        let Some((_, inner, default)) = &*held else { return Err(Error::unavailable("there is no client")) };
+        let client = match &*held {
+            Some((of, client)) if *of == runtime && !client.is_stranger() => client.clone(),
+            _ => {
+                let (client, namespace) = connect::client(&self.source).await?;
+                held.insert((runtime, Client::new(client, namespace))).1.clone()
+            }
+        };
         let namespace = namespace.map(str::to_owned).or_else(|| self.namespace.clone());
         let own = || (self.mode == Mode::Pods).then(own_namespace).flatten();
-        let namespace = namespace.or_else(own).unwrap_or_else(|| default.clone());
+        let namespace = namespace.or_else(own).unwrap_or_else(|| client.namespace.clone());
         if !is_dns_label(&namespace) {
             return Err(Error::invalid(format!("{namespace:?} is no namespace")));
         }
-        Ok(Client { inner: inner.clone(), namespace })
-    }
-
-    /// Reads the configuration anew the next time.
-    async fn forget_client(&self) {
-        *self.shared.client.lock().await = None;
+        Ok(client.in_namespace(namespace))
     }
 
     fn subject(&self, service: &ServiceName) -> Result<Subject> {

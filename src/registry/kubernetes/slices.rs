@@ -59,8 +59,8 @@ pub(super) struct Choice {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Slice {
-    pub(super) metadata: Meta,
+struct Wire {
+    metadata: Meta,
     address_type: String,
     endpoints: Option<Vec<Endpoint>>,
     ports: Option<Vec<Port>>,
@@ -114,12 +114,100 @@ struct Named {
     name: String,
 }
 
-impl Slice {
-    pub(super) fn read(object: Value) -> Result<Self> {
-        serde_json::from_value(object)
-            .map_err(|source| Error::with_source(Kind::Corrupt, "this is no EndpointSlice", source))
-    }
+/// What a slice says, read once: neither its JSON nor its instances are made again when another changes.
+pub(super) struct Slice {
+    /// Why none of it is used.
+    skipped: Option<Error>,
+    endpoints: Vec<Found>,
+}
 
+/// An endpoint that could be called.
+struct Found {
+    /// The same for one endpoint in several slices.
+    key: String,
+    address: String,
+    ready: bool,
+    preferred: bool,
+    node: Hint,
+    zone: Hint,
+    instance: Result<Arc<ServiceInstance>>,
+}
+
+/// Whom an endpoint is meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hint {
+    Nobody,
+    Others,
+    Us,
+}
+
+impl Hint {
+    fn of(hints: Option<&Vec<Named>>, ours: Option<&String>) -> Self {
+        match hints.map_or(&[][..], Vec::as_slice) {
+            [] => Self::Nobody,
+            hints if hints.iter().any(|hint| Some(&hint.name) == ours) => Self::Us,
+            _ => Self::Others,
+        }
+    }
+}
+
+impl Slice {
+    pub(super) fn read(object: Value, service: &ServiceName, query: &Query, choice: &Choice) -> Result<Self> {
+        let wire: Wire = serde_json::from_value(object)
+            .map_err(|source| Error::with_source(Kind::Corrupt, "this is no EndpointSlice", source))?;
+        let endpoints = wire.endpoints.as_deref().unwrap_or_default();
+        if endpoints.is_empty() || wire.metadata.deletion_timestamp.is_some() {
+            return Ok(Self { skipped: None, endpoints: Vec::new() });
+        }
+        let port = match wire.port(query.port.as_deref()) {
+            Ok(port) => port,
+            Err(error) => return Ok(Self { skipped: Some(error), endpoints: Vec::new() }),
+        };
+        let preferred = (wire.address_type == "IPv6") == choice.ipv6_first;
+        let found = endpoints.iter().filter_map(|endpoint| endpoint.found(service, choice, port, preferred));
+        Ok(Self { skipped: None, endpoints: found.collect() })
+    }
+}
+
+impl Endpoint {
+    fn found(&self, service: &ServiceName, choice: &Choice, port: u16, preferred: bool) -> Option<Found> {
+        let address = self.addresses.as_deref()?.first()?;
+        let conditions = self.conditions.unwrap_or_default();
+        let ready = conditions.ready.unwrap_or(true);
+        let drains = conditions.serving.unwrap_or(true) && conditions.terminating.unwrap_or(false);
+        if !ready && !drains {
+            return None;
+        }
+        let of_target =
+            |text: fn(&TargetRef) -> &String| self.target_ref.as_ref().map(text).filter(|text| !text.is_empty());
+        let scheme = if choice.secure { Scheme::Grpcs } else { Scheme::Grpc };
+        let instance = || {
+            let id = of_target(|target| &target.name).unwrap_or(address);
+            let mut builder = ServiceInstance::builder(service, id)?
+                .address(Address::tcp(scheme, address, port)?)
+                .status(if ready { Status::Up } else { Status::Draining });
+            if let Some(zone) = &self.zone {
+                builder = builder.zone(zone.as_str());
+            }
+            if let Some(node) = &self.node_name {
+                builder = builder.metadata("node", node.as_str());
+            }
+            builder.build().map(Arc::new)
+        };
+        let hints = self.hints.as_ref();
+        Some(Found {
+            key: of_target(|target| &target.uid).unwrap_or(address).clone(),
+            address: address.clone(),
+            ready,
+            preferred,
+            node: Hint::of(hints.and_then(|hints| hints.for_nodes.as_ref()), choice.hint_node.as_ref()),
+            zone: Hint::of(hints.and_then(|hints| hints.for_zones.as_ref()), choice.hint_zone.as_ref()),
+            instance: instance(),
+        })
+    }
+}
+
+impl Wire {
     /// The port to call in this slice: slices of one service may have different numbers.
     fn port(&self, wanted: Option<&str>) -> Result<u16> {
         let tcp = |port: &&Port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
@@ -152,49 +240,19 @@ impl Slice {
     }
 }
 
-/// An endpoint that could be called.
-struct Found<'a> {
-    endpoint: &'a Endpoint,
-    address: &'a str,
-    port: u16,
-    ready: bool,
-    preferred: bool,
-}
-
 /// All instances in all slices, and which slices or endpoints are skipped and why.
 pub(super) fn merge<'a>(
-    service: &ServiceName,
-    slices: impl IntoIterator<Item = &'a Slice>,
-    query: &Query,
-    choice: &Choice,
+    slices: impl IntoIterator<Item = (&'a String, &'a Slice)>,
 ) -> (Vec<Arc<ServiceInstance>>, BTreeMap<String, Error>) {
-    let (mut found, mut skipped) = (BTreeMap::<&str, Found<'_>>::new(), BTreeMap::new());
-    for slice in slices {
-        let endpoints = slice.endpoints.as_deref().unwrap_or_default();
-        if endpoints.is_empty() || slice.metadata.deletion_timestamp.is_some() {
-            continue;
+    let (mut found, mut skipped) = (BTreeMap::<&str, &Found>::new(), BTreeMap::new());
+    for (name, slice) in slices {
+        if let Some(error) = &slice.skipped {
+            skipped.insert(name.clone(), error.clone());
         }
-        let port = match slice.port(query.port.as_deref()) {
-            Ok(port) => port,
-            Err(error) => {
-                skipped.insert(slice.metadata.name.clone(), error);
-                continue;
-            }
-        };
-        let preferred = (slice.address_type == "IPv6") == choice.ipv6_first;
-        for endpoint in endpoints {
-            let Some(address) = endpoint.addresses.as_deref().and_then(<[String]>::first) else { continue };
-            let conditions = endpoint.conditions.unwrap_or_default();
-            let ready = conditions.ready.unwrap_or(true);
-            let drains = conditions.serving.unwrap_or(true) && conditions.terminating.unwrap_or(false);
-            if !ready && !drains {
-                continue;
-            }
-            let uid = endpoint.target_ref.as_ref().map(|target| target.uid.as_str()).filter(|uid| !uid.is_empty());
-            let one = Found { endpoint, address, port, ready, preferred };
-            let held = found.get(uid.unwrap_or(address));
-            if held.is_none_or(|held| (one.ready, one.preferred) > (held.ready, held.preferred)) {
-                found.insert(uid.unwrap_or(address), one);
+        for one in &slice.endpoints {
+            let held = found.entry(&one.key).or_insert(one);
+            if (one.ready, one.preferred) > (held.ready, held.preferred) {
+                *held = one;
             }
         }
     }
@@ -203,48 +261,24 @@ pub(super) fn merge<'a>(
         found.retain(|_, one| one.ready);
     }
     let mut usable: Vec<_> = found.into_values().collect();
-    by_hints(&mut usable, choice);
-    let scheme = if choice.secure { Scheme::Grpcs } else { Scheme::Grpc };
+    by_hints(&mut usable);
     let mut instances = Vec::with_capacity(usable.len());
     for one in usable {
-        match one.instance(service, scheme) {
-            Ok(instance) => instances.push(Arc::new(instance)),
-            Err(error) => drop(skipped.insert(one.address.to_owned(), error)),
+        match &one.instance {
+            Ok(instance) => instances.push(instance.clone()),
+            Err(error) => drop(skipped.insert(one.address.clone(), error.clone())),
         }
     }
     (instances, skipped)
 }
 
 /// Keeps those meant for our node, or our zone, if all have such hints and some are for us.
-fn by_hints(usable: &mut Vec<Found<'_>>, choice: &Choice) {
-    type Of = fn(&Hints) -> &Option<Vec<Named>>;
-    let of: [(&Option<String>, Of); 2] =
-        [(&choice.hint_node, |hints| &hints.for_nodes), (&choice.hint_zone, |hints| &hints.for_zones)];
-    for (ours, of) in of {
-        let Some(ours) = ours else { continue };
-        let hints =
-            |one: &Found<'_>| one.endpoint.hints.as_ref().and_then(|hints| of(hints).clone()).unwrap_or_default();
-        let is_ours = |one: &Found<'_>| hints(one).iter().any(|hint| hint.name == *ours);
-        if usable.iter().all(|one| !hints(one).is_empty()) && usable.iter().any(is_ours) {
-            usable.retain(is_ours);
+fn by_hints(usable: &mut Vec<&Found>) {
+    for of in [|one: &Found| one.node, |one: &Found| one.zone] {
+        if usable.iter().all(|one| of(one) != Hint::Nobody) && usable.iter().any(|one| of(one) == Hint::Us) {
+            usable.retain(|one| of(one) == Hint::Us);
             return;
         }
-    }
-}
-
-impl Found<'_> {
-    fn instance(&self, service: &ServiceName, scheme: Scheme) -> Result<ServiceInstance> {
-        let name = self.endpoint.target_ref.as_ref().map(|target| target.name.as_str()).filter(|name| !name.is_empty());
-        let mut builder = ServiceInstance::builder(service, name.unwrap_or(self.address))?
-            .address(Address::tcp(scheme, self.address, self.port)?)
-            .status(if self.ready { Status::Up } else { Status::Draining });
-        if let Some(zone) = &self.endpoint.zone {
-            builder = builder.zone(zone.as_str());
-        }
-        if let Some(node) = &self.endpoint.node_name {
-            builder = builder.metadata("node", node.as_str());
-        }
-        builder.build()
     }
 }
 

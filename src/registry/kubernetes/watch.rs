@@ -1,21 +1,20 @@
 //! The loop behind one watch: list, then watch from there, for ever.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Kubernetes,
-    client::{Client, Failure, Resource, WatchEvent},
-    codec::{Meta, Pod},
-    slices::{self, Slice},
+    client::{Client, Failure, WatchEvent},
+    codec::Meta,
+    known::{Known, MAX_OBJECTS},
     subject::Subject,
 };
 use crate::{
     error::{Error, Result},
     instance::ServiceName,
-    registry::{Snapshot, Update, WatchSender, skips::Skips},
+    registry::{Update, WatchSender, skips::Skips},
     util::{
         backoff::{Backoff, BackoffConfig},
         rng::Rng,
@@ -28,67 +27,8 @@ const BETWEEN: Duration = Duration::from_millis(20);
 /// Lists again so often, whatever the watch says.
 const RELIST: Duration = Duration::from_secs(45 * 60);
 
-/// No service has more objects.
-pub(super) const MAX_OBJECTS: usize = 20_000;
-
 /// A watch that ends sooner did not go well.
 const SHORT: Duration = Duration::from_secs(5);
-
-/// An object as far as it matters.
-pub(super) enum Item {
-    Slice(Slice),
-    Pod(Pod),
-    Bad(Error),
-}
-
-/// What is known of one service.
-pub(super) struct Known {
-    subject: Subject,
-    items: BTreeMap<String, Item>,
-}
-
-impl Known {
-    pub(super) fn new(subject: Subject) -> Self {
-        Self { subject, items: BTreeMap::new() }
-    }
-
-    pub(super) fn replace(&mut self, objects: Vec<Value>) {
-        // Whole, so that nothing is missing in between.
-        self.items = objects.into_iter().map(|object| self.read(object)).collect();
-    }
-
-    fn read(&self, object: Value) -> (String, Item) {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let item = match self.subject.resource() {
-            Resource::EndpointSlices => Slice::read(object).map(Item::Slice),
-            Resource::Pods => Pod::read(object).map(Item::Pod),
-        };
-        (name, item.unwrap_or_else(Item::Bad))
-    }
-
-    pub(super) fn snapshot(&self) -> (Snapshot, BTreeMap<String, Error>) {
-        let mut skipped = BTreeMap::new();
-        let mut instances = Vec::new();
-        for (name, item) in &self.items {
-            match item {
-                Item::Bad(error) => drop(skipped.insert(name.clone(), error.clone())),
-                Item::Pod(pod) if pod.is_serving() => match pod.instance() {
-                    Ok(instance) => instances.push(instance),
-                    Err(error) => drop(skipped.insert(name.clone(), error)),
-                },
-                _ => {}
-            }
-        }
-        if let Subject::Slices { service, query, choice } = &self.subject {
-            let all =
-                self.items.values().filter_map(|item| if let Item::Slice(slice) = item { Some(slice) } else { None });
-            let (merged, more) = slices::merge(service, all, query, choice);
-            instances = merged;
-            skipped.extend(more);
-        }
-        (Snapshot::new(instances).with_skipped(skipped.len()), skipped)
-    }
-}
 
 pub(super) struct Follower {
     kubernetes: Kubernetes,
@@ -113,7 +53,7 @@ impl Follower {
         loop {
             let begun = Instant::now();
             let step = self.step(&sender).await;
-            let lasted = begun.elapsed() >= SHORT;
+            let lasted = begun.elapsed() >= SHORT.min(self.kubernetes.idle);
             if lasted {
                 backoff.reset();
             }
@@ -125,9 +65,6 @@ impl Follower {
                     Duration::ZERO
                 }
                 Err(failure) => {
-                    if failure.code == 401 {
-                        self.kubernetes.forget_client().await;
-                    }
                     // Who was only asked to wait goes on where it was; else the server may be another.
                     if failure.code != 429 {
                         self.version = None;
@@ -142,32 +79,42 @@ impl Follower {
 
     /// A list if need be, and one watch until its end.
     async fn step(&mut self, sender: &WatchSender) -> Result<(), Failure> {
-        let client = self.kubernetes.client(self.known.subject.namespace()).await.map_err(Failure::unanswered)?;
-        let (resource, labels) = (self.known.subject.resource(), self.known.subject.labels());
+        let client = self.kubernetes.client(self.known.subject().namespace()).await.map_err(Failure::unanswered)?;
         let version = match &self.version {
             Some(version) if self.listed.elapsed() < RELIST => version.clone(),
             _ => {
-                let (objects, version) = client.list(resource, &labels, MAX_OBJECTS).await?;
-                self.known.replace(objects);
-                self.listed = Instant::now();
-                self.version = Some(version.clone());
+                let version = self.list(&client).await?;
                 self.tell(sender);
                 version
             }
         };
-        self.watch(&client, &labels, &version, sender).await
+        self.watch(&client, &version, sender).await
     }
 
-    async fn watch(
-        &mut self,
-        client: &Client,
-        labels: &str,
-        version: &str,
-        sender: &WatchSender,
-    ) -> Result<(), Failure> {
+    /// Takes in all that is there; tells its version.
+    async fn list(&mut self, client: &Client) -> Result<String, Failure> {
+        let subject = self.known.subject();
+        let (objects, version) = client.list(subject.resource(), &subject.labels(), MAX_OBJECTS).await?;
+        self.known.replace(objects);
+        self.listed = Instant::now();
+        self.version = Some(version.clone());
+        Ok(version)
+    }
+
+    /// A list beside a watch that is silent, which may be half open, or at a server that lost its data and waits for
+    /// our version; tells whether the watch missed something.
+    async fn look(&mut self, client: &Client) -> Result<bool, Failure> {
+        let number = |version: &str| version.parse::<u64>().unwrap_or(0);
+        let (before, (known, _)) = (self.version.as_deref().map_or(0, number), self.known.snapshot());
+        let version = self.list(client).await?;
+        Ok(number(&version) < before || self.known.snapshot().0 != known)
+    }
+
+    async fn watch(&mut self, client: &Client, version: &str, sender: &WatchSender) -> Result<(), Failure> {
         // Spread, so that a fleet does not come back at once.
         let seconds = 240 + (self.rng.unit() * 50.0) as u32;
-        let mut lines = client.watch(self.known.subject.resource(), labels, version, seconds).await?;
+        let subject = self.known.subject();
+        let mut lines = client.watch(subject.resource(), &subject.labels(), version, seconds).await?;
         let ends = Instant::now() + Duration::from_secs(u64::from(seconds) + 10);
         let idle = self.kubernetes.idle;
         let (mut heard, mut due) = (Instant::now(), None);
@@ -189,8 +136,13 @@ impl Follower {
                     due = None;
                     self.tell(sender);
                 }
-                // Half open, perhaps: asked again from where it is, over a new connection.
-                () = sleep_until(heard + idle) => break Ok(()),
+                () = sleep_until(heard + idle) => {
+                    if self.look(client).await? {
+                        due = Some(heard);
+                        break Ok(());
+                    }
+                    heard = Instant::now();
+                }
                 () = sleep_until(ends) => break Ok(()),
             }
         };
@@ -214,13 +166,8 @@ impl Follower {
             self.version = Some(meta.resource_version);
         }
         match event.kind.as_str() {
-            "ADDED" | "MODIFIED" => {
-                let (name, item) = self.known.read(event.object);
-                if self.known.items.len() < MAX_OBJECTS || self.known.items.contains_key(&name) {
-                    self.known.items.insert(name, item);
-                }
-            }
-            "DELETED" => drop(self.known.items.remove(&meta.name)),
+            "ADDED" | "MODIFIED" => self.known.put(event.object),
+            "DELETED" => self.known.remove(&meta.name),
             _ => return Ok(false),
         }
         Ok(true)

@@ -32,14 +32,15 @@ import (
 )
 
 var (
-	kind     = flag.String("registry", "", "consul, etcd or zookeeper")
-	at       = flag.String("at", "", "its address")
+	kind     = flag.String("registry", "", "consul, etcd, kubernetes or zookeeper")
+	at       = flag.String("at", "", "its address; of Kubernetes, a kubeconfig")
 	name     = flag.String("name", "helloworld", "the service")
 	id       = flag.String("id", "", "server: the instance")
 	version  = flag.String("version", "v1.0.0", "server: its version")
 	metadata = flag.String("metadata", "", "server: key=value,key=value")
 	address  = flag.String("address", "127.0.0.1:0", "server: where to listen for gRPC")
 	withHTTP = flag.Bool("http", false, "server: listen for HTTP too")
+	httpAt   = flag.String("http-address", "127.0.0.1:0", "server: where to listen for HTTP")
 	cert     = flag.String("cert", "", "server: PEM file of its certificate chain; plaintext without one")
 	key      = flag.String("key", "", "server: PEM file of its key")
 	ca       = flag.String("ca", "", "client: PEM file of the issuers to trust; plaintext without one")
@@ -59,6 +60,8 @@ func open() (both, error) {
 	case "etcd":
 		client, err := etcd.New(etcd.Config{Endpoints: strings.Split(*at, ",")})
 		return etcdregistry.New(client), err
+	case "kubernetes":
+		return openKubernetes(*at)
 	case "zookeeper":
 		return openZooKeeper(strings.Split(*at, ","))
 	}
@@ -103,7 +106,7 @@ func server(opened both) error {
 	pb.RegisterGreeterServer(speaks, greeter{})
 	servers := []transport.Server{speaks}
 	if *withHTTP {
-		servers = append(servers, kratoshttp.NewServer(kratoshttp.Address("127.0.0.1:0")))
+		servers = append(servers, kratoshttp.NewServer(kratoshttp.Address(*httpAt)))
 	}
 	pairs := map[string]string{}
 	for _, pair := range strings.Split(*metadata, ",") {

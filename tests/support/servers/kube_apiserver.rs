@@ -10,7 +10,14 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
+
 use crate::servers::{Daemon, cached, free_port};
+
+pub const JSON: &str = "application/json";
+pub const MERGE: &str = "application/strategic-merge-patch+json";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 
 pub struct KubeApiserver {
     binary: PathBuf,
@@ -34,7 +41,14 @@ sign() {
 }
 sign server /CN=kube-apiserver 'extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n'
 sign admin /O=system:masters/CN=admin 'extendedKeyUsage=clientAuth\n'
-printf 'admin-token,admin,admin-uid,"system:masters"\nuser-token,user,user-uid,"readers"\n' > tokens.csv
+printf '%s-token,%s,uid,"%s"\n' admin admin system:masters user user readers counted counted system:masters \
+  renewed renewed system:masters > tokens.csv
+cat > audit.yaml <<'END'
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [ResponseStarted, ResponseComplete, Panic]
+rules: [{level: Metadata, users: [counted, renewed]}, {level: None}]
+END
 "#;
 
 impl KubeApiserver {
@@ -54,18 +68,20 @@ impl KubeApiserver {
             ("stranger", "token: nobody"),
             ("certificate", "client-certificate: admin.crt, client-key: admin.key"),
         ] {
-            fs::write(server.kubeconfig(name), server.kubeconfig_text(user)).unwrap();
+            server.make_kubeconfig(name, user, port);
         }
         Some(server)
     }
 
-    fn kubeconfig_text(&self, user: &str) -> String {
-        let port = self.port;
-        format!(
+    /// A kubeconfig of who is said to be `user`, with the server behind `port`.
+    pub fn make_kubeconfig(&self, name: &str, user: &str, port: u16) -> PathBuf {
+        let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: c\n  cluster: {{server: \
              'https://127.0.0.1:{port}', certificate-authority: ca.crt}}\nusers:\n- name: u\n  user: {{{user}}}\n\
              contexts:\n- name: c\n  context: {{cluster: c, user: u, namespace: default}}\n"
-        )
+        );
+        fs::write(self.kubeconfig(name), text).unwrap();
+        self.kubeconfig(name)
     }
 
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
@@ -84,6 +100,35 @@ impl KubeApiserver {
         self.wait();
     }
 
+    /// Ends the server alone; another beside it, on the same data, lets `change` be made; then it starts again.
+    pub fn restart_changing(&mut self, change: impl FnOnce(&Self)) {
+        self.api.kill();
+        let port = std::mem::replace(&mut self.port, free_port());
+        self.api = api(&self.binary, &self.directory, self.port, self.etcd_port);
+        self.wait();
+        change(self);
+        self.api.kill();
+        self.port = port;
+        self.api = api(&self.binary, &self.directory, self.port, self.etcd_port);
+        self.wait();
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What the user `counted` or `renewed` asked for so far, as `verb resource`.
+    pub fn requests(&self, user: &str) -> Vec<String> {
+        let log = fs::read_to_string(self.directory.join("audit.log")).unwrap_or_default();
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let of = events.filter(|event| event["user"]["username"] == user);
+        of.map(|event| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            format!("{} {}", text(&event["verb"]), text(&event["objectRef"]["resource"]))
+        })
+        .collect()
+    }
+
     pub fn wait(&mut self) {
         let (directory, url) = (self.directory.clone(), format!("https://127.0.0.1:{}/readyz", self.port));
         self.api.wait_until("kube-apiserver", move || {
@@ -100,6 +145,23 @@ impl KubeApiserver {
             ]);
             curl.current_dir(&directory).stdout(Stdio::null()).status().unwrap().success()
         });
+    }
+
+    /// A Pod that runs and is ready at 127.0.0.1, as its kubelet would say.
+    pub fn make_pod(&self, name: &str, ports: &[u16]) {
+        let ports: Vec<_> = ports.iter().map(|port| json!({"containerPort": port})).collect();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [
+            {"name": "c", "image": "i", "ports": ports}]}});
+        self.ask("POST", PODS, JSON, &pod.to_string());
+        let status = json!({"status": {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": "True"}]}});
+        let said = self.ask("PATCH", &format!("{PODS}/{name}/status"), MERGE, &status.to_string());
+        assert!(said.contains("\"Running\""), "{said}");
+    }
+
+    /// Changes a Pod as an administrator.
+    pub fn patch_pod(&self, name: &str, patch: &Value) {
+        self.ask("PATCH", &format!("{PODS}/{name}"), MERGE, &patch.to_string());
     }
 
     /// Asks the API as an administrator.
@@ -141,6 +203,7 @@ fn api(binary: &Path, directory: &Path, port: u16, etcd: u16) -> Daemon {
     command.args(["--token-auth-file", "tokens.csv", "--authorization-mode", "RBAC"]);
     command.args(["--service-account-issuer", "https://kubernetes.default.svc"]);
     command.args(["--service-account-key-file", "sa.key", "--service-account-signing-key-file", "sa.key"]);
+    command.args(["--audit-policy-file", "audit.yaml", "--audit-log-path", "audit.log"]);
     command.args(["--disable-admission-plugins", "ServiceAccount,PodSecurity"]);
     command.args(["--enable-priority-and-fairness=false", "--profiling=false", "--allow-privileged"]);
     Daemon::start(&command, &directory.join("kube-apiserver.log"))

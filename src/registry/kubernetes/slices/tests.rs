@@ -7,14 +7,22 @@ fn query(name: &str) -> Query {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "so that a literal needs no `&`")]
-fn slice(name: &str, family: &str, ports: Value, endpoints: Value) -> Slice {
-    Slice::read(json!({"metadata": {"name": name}, "addressType": family, "ports": ports, "endpoints": endpoints}))
-        .expect("a slice")
+fn slice(name: &str, family: &str, ports: Value, endpoints: Value) -> Value {
+    json!({"metadata": {"name": name}, "addressType": family, "ports": ports, "endpoints": endpoints})
 }
 
-fn merged(slices: &[Slice], name: &str, choice: &Choice) -> Vec<String> {
+fn all(slices: &[Value], name: &str, choice: &Choice) -> (Vec<Arc<ServiceInstance>>, BTreeMap<String, Error>) {
     let service = name.parse().expect("a name");
-    let (instances, _) = merge(&service, slices, &query(name), choice);
+    let read = |slice: &Value| {
+        let of = slice["metadata"]["name"].as_str().expect("a name").to_owned();
+        (of, Slice::read(slice.clone(), &service, &query(name), choice).expect("a slice"))
+    };
+    let slices: Vec<_> = slices.iter().map(read).collect();
+    merge(slices.iter().map(|(name, slice)| (name, slice)))
+}
+
+fn merged(slices: &[Value], name: &str, choice: &Choice) -> Vec<String> {
+    let (instances, _) = all(slices, name, choice);
     let mut shown: Vec<_> = instances.iter().map(|one| format!("{}={}", one.id(), one.addresses()[0])).collect();
     shown.sort();
     shown
@@ -69,8 +77,8 @@ fn readiness_is_kube_proxys() {
     let unready = with("unready", json!({"ready": false, "serving": false}));
     let ready = with("ready", json!({}));
     let ports = || json!([{"port": 1}]);
-    let all = [slice("s", "IPv4", ports(), json!([&draining, gone.clone(), unready.clone(), ready]))];
-    assert_eq!(merged(&all, "s", &Choice::default()), ["ready=grpc://10.0.0.1:1"]);
+    let every = [slice("s", "IPv4", ports(), json!([&draining, gone.clone(), unready.clone(), ready]))];
+    assert_eq!(merged(&every, "s", &Choice::default()), ["ready=grpc://10.0.0.1:1"]);
     let none = [slice("s", "IPv4", ports(), json!([draining, gone, unready]))];
     assert_eq!(merged(&none, "s", &Choice::default()), ["draining=grpc://10.0.0.1:1"]);
 }
@@ -96,7 +104,7 @@ fn ports_by_name_by_number_the_single_one_or_the_one_that_speaks_h2c() {
     assert_eq!(merged(&slices, "s:8000", &Choice::default()), ["a=grpc://h:8000"]);
     let two = [slice("s", "IPv4", json!([{"name": "a", "port": 1}, {"name": "b", "port": 2}]), json!([pod("a", "h")]))];
     for name in ["s", "s:c", "s:3"] {
-        let (none, skipped) = merge(&name.parse().expect("a name"), &two, &query(name), &Choice::default());
+        let (none, skipped) = all(&two, name, &Choice::default());
         assert!(none.is_empty() && skipped["s"].to_string().contains("a 1, b 2"), "{skipped:?}");
     }
 }
@@ -110,10 +118,10 @@ fn hints_count_where_all_have_them_and_some_are_for_us() {
         pod
     };
     let choice = |zone: &str| Choice { hint_zone: Some(zone.into()), ..Choice::default() };
-    let all = [slice("s", "IPv4", json!([{"port": 1}]), json!([hinted("a", "z1"), hinted("b", "z2")]))];
-    assert_eq!(merged(&all, "s", &choice("z1")), ["a=grpc://h:1"]);
-    assert_eq!(merged(&all, "s", &choice("z3")).len(), 2);
-    assert_eq!(merged(&all, "s", &Choice::default()).len(), 2);
+    let every = [slice("s", "IPv4", json!([{"port": 1}]), json!([hinted("a", "z1"), hinted("b", "z2")]))];
+    assert_eq!(merged(&every, "s", &choice("z1")), ["a=grpc://h:1"]);
+    assert_eq!(merged(&every, "s", &choice("z3")).len(), 2);
+    assert_eq!(merged(&every, "s", &Choice::default()).len(), 2);
     let some = [slice("s", "IPv4", json!([{"port": 1}]), json!([hinted("a", "z1"), pod("b", "h")]))];
     assert_eq!(merged(&some, "s", &choice("z1")).len(), 2);
 }
