@@ -11,8 +11,12 @@ mod consul;
 mod dir;
 #[path = "../../tests/support/servers/etcd.rs"]
 mod etcd;
+#[path = "../../tests/support/servers/kube_apiserver.rs"]
+mod kube_apiserver;
 #[path = "../../tests/support/servers/mod.rs"]
 mod servers;
+#[path = "../../tests/support/servers/zookeeper.rs"]
+mod zookeeper;
 
 use std::{
     error::Error,
@@ -57,11 +61,16 @@ async fn until(ready: &mut watch::Receiver<usize>, wanted: usize, begun: Instant
     Ok(begun.elapsed().as_secs_f64() * 1e3)
 }
 
+/// The registry of the server that listens there: in Kubernetes each has a Pod of its own.
+type Of<'a> = &'a dyn Fn(SocketAddr) -> callsign::Result<Registry>;
+
 /// Milliseconds to registration, deregistration and SIGKILL, each time.
-async fn measure(registry: &Registry, times: usize) -> Result<[Vec<f64>; 3], Box<dyn Error>> {
-    let registrar = registry.registrar()?;
+async fn measure(registry: &Registry, of: Of<'_>, times: usize) -> Result<[Vec<f64>; 3], Box<dyn Error>> {
     let servers = Server::start(2)?;
-    let first = registrar.register(&instance("first", servers.addresses()[0])?).await?;
+    let firsts = of(servers.addresses()[0])?;
+    let first = firsts.registrar()?.register(&instance("first", servers.addresses()[0])?).await?;
+    let seconds = of(servers.addresses()[1])?;
+    let registrar = seconds.registrar()?;
     let (sender, mut ready) = watch::channel(0);
     let channel =
         Channel::builder(SERVICE).registry(registry.clone()).observer(Arc::new(Ready(sender))).connect().await?;
@@ -76,19 +85,21 @@ async fn measure(registry: &Registry, times: usize) -> Result<[Vec<f64>; 3], Box
         registrar.deregister(&lease).await?;
         took[1].push(until(&mut ready, 1, begun).await?);
         // Leases are renewed here, as nothing else does.
-        registrar.renew(&first).await?;
+        firsts.registrar()?.renew(&first).await?;
     }
     for n in 0..times / 3 {
         let killed = Server::start(1)?;
+        let thirds = of(killed.addresses()[0])?;
+        let registrar = thirds.registrar()?;
         let lease = registrar.register(&instance(&format!("killed-{n}"), killed.addresses()[0])?).await?;
         until(&mut ready, 2, Instant::now()).await?;
         let begun = Instant::now();
         drop(killed);
         took[2].push(until(&mut ready, 1, begun).await?);
         registrar.deregister(&lease).await?;
-        registrar.renew(&first).await?;
+        firsts.registrar()?.renew(&first).await?;
     }
-    registrar.deregister(&first).await?;
+    firsts.registrar()?.deregister(&first).await?;
     drop(channel);
     Ok(took)
 }
@@ -112,9 +123,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{:<14}{:>22}{:>22}{:>22}", "", "registered", "deregistered", "killed");
     println!("{:<14}{}", "", format!("{:>11}{:>11}", "p50", "p99").repeat(3));
     let mut rows = Vec::new();
-    let mut run = |name: &str, uri: &str| -> Result<(), Box<dyn Error>> {
+    let mut run = |name: &str, uri: &str, of: Option<Of<'_>>| -> Result<(), Box<dyn Error>> {
         let registry = callsign::registry(uri)?;
-        let took = runtime.block_on(measure(&registry, times)).map_err(|error| format!("{name}: {error}"))?;
+        let same = |_| Ok(registry.clone());
+        let took = measure(&registry, of.unwrap_or(&same), times);
+        let took = runtime.block_on(took).map_err(|error| format!("{name}: {error}"))?;
         print!("{name:<14}");
         for (what, mut took) in ["registered", "deregistered", "killed"].into_iter().zip(took) {
             let [p50, p99] = [0.5, 0.99].map(|share| percentile(&mut took, share));
@@ -126,21 +139,39 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only.as_str()));
     if wanted("memory") {
-        run("memory", "memory://propagation")?;
+        run("memory", "memory://propagation", None)?;
     }
     if wanted("file") {
         let directory = dir::TempDir::new();
-        run("file", &format!("file://{}", directory.path().display()))?;
+        run("file", &format!("file://{}", directory.path().display()), None)?;
     }
     if wanted("etcd")
         && let Some(etcd) = etcd::Etcd::start(1)
     {
-        run("etcd", &format!("etcd://127.0.0.1:{}", etcd.port(0)))?;
+        run("etcd", &format!("etcd://127.0.0.1:{}", etcd.port(0)), None)?;
     }
     if wanted("consul")
         && let Some(consul) = consul::Consul::start()
     {
-        run("consul", &format!("consul://{}", consul.address()))?;
+        run("consul", &format!("consul://{}", consul.address()), None)?;
+    }
+    if wanted("zookeeper")
+        && let Some(zookeeper) = zookeeper::ZooKeeper::start(1)
+    {
+        run("zookeeper", &format!("zookeeper://{}", zookeeper.members()[0]), None)?;
+    }
+    let directory = dir::TempDir::new();
+    if wanted("kubernetes")
+        && let Some(mut kubernetes) = kube_apiserver::KubeApiserver::start(directory.path())
+    {
+        kubernetes.wait();
+        let uri = format!("kubernetes://?mode=pods&kubeconfig={}", kubernetes.kubeconfig("admin").display());
+        let of = |address: SocketAddr| {
+            let pod = format!("pod-{}", address.port());
+            kubernetes.make_pod(&pod, &[address.port()]);
+            callsign::registry(&format!("{uri}&pod={pod}"))
+        };
+        run("kubernetes", &uri, Some(&of))?;
     }
     write("propagation.json", &rows)
 }
