@@ -47,10 +47,10 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ClientTls {
-    roots: Option<Pem>,
-    identity: Option<Identity>,
-    name: Option<String>,
-    provider: Provider,
+    pub(super) roots: Option<Pem>,
+    pub(super) identity: Option<Identity>,
+    pub(super) name: Option<String>,
+    pub(super) provider: Provider,
 }
 
 impl ClientTls {
@@ -103,19 +103,11 @@ impl ClientTls {
         self.name.as_deref()
     }
 
-    /// What an HTTP client needs: the files as they are now. A host's certificate must name it, or all of
-    /// them the name that is set.
-    #[cfg(feature = "consul")]
-    pub(crate) fn http_config(&self) -> Result<ClientConfig> {
-        let provider = self.provider.get();
-        let Trusted { roots, verifier, mut config } = Trusted::read(self, &provider)?;
-        if let Some(name) = &self.name {
-            let expected = Expected::parse(name)?;
-            let verifier = Verifier { expected, roots, provider, inner: verifier, presented: Arc::default() };
-            config.dangerous().set_certificate_verifier(Arc::new(verifier));
-        }
-        config.alpn_protocols.clear();
-        Ok(config)
+    /// What is read again when it changes.
+    pub(super) fn sources(&self) -> Vec<Pem> {
+        let mut sources: Vec<_> = self.roots.iter().cloned().collect();
+        sources.extend(self.identity.iter().flat_map(|identity| [identity.chain.clone(), identity.key.clone()]));
+        sources
     }
 
     /// Reads the files.
@@ -127,8 +119,7 @@ impl ClientTls {
         }?;
         let roots = self.roots.as_ref().map_or_else(|| "those that the system trusts".to_owned(), Pem::to_string);
         let identity = self.identity.as_ref().map(|identity| identity.chain.to_string());
-        let mut sources: Vec<_> = self.roots.iter().cloned().collect();
-        sources.extend(self.identity.iter().flat_map(|identity| [identity.chain.clone(), identity.key.clone()]));
+        let sources = self.sources();
         let (provider, service) = (self.provider.get(), service.into());
         let trusted = Reloaded::new(sources, observer, {
             let provider = provider.clone();
@@ -140,14 +131,14 @@ impl ClientTls {
 
 /// What the files hold.
 #[derive(Debug)]
-struct Trusted {
-    roots: Arc<RootCertStore>,
-    verifier: Arc<WebPkiServerVerifier>,
-    config: ClientConfig,
+pub(super) struct Trusted {
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) verifier: Arc<WebPkiServerVerifier>,
+    pub(super) config: ClientConfig,
 }
 
 impl Trusted {
-    fn read(tls: &ClientTls, provider: &Arc<CryptoProvider>) -> Result<Self> {
+    pub(super) fn read(tls: &ClientTls, provider: &Arc<CryptoProvider>) -> Result<Self> {
         let roots = Arc::new(roots(tls.roots.as_ref())?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
         let verifier = verifier.map_err(|source| {

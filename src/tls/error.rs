@@ -12,7 +12,7 @@ pub(super) struct Failed<'a> {
     /// The server.
     pub(super) peer: &'a str,
     pub(super) expected: &'a Expected,
-    /// Whom its certificate names, if it showed one.
+    /// Whom its certificate names, if that is known.
     pub(super) presented: Option<&'a str>,
     /// Where the certificates of trusted issuers come from.
     pub(super) roots: &'a str,
@@ -24,13 +24,7 @@ impl Failed<'_> {
     pub(super) fn explain(&self, error: io::Error) -> Error {
         let peer = self.peer;
         let context = match tls(&error) {
-            Some(TlsError::InvalidCertificate(why)) => self.certificate(why),
-            Some(TlsError::AlertReceived(alert)) => format!("{peer} {}", refused(*alert, self.identity)),
-            Some(TlsError::NoApplicationProtocol) => no_h2(peer),
-            Some(TlsError::InvalidMessage(
-                InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
-            )) => format!("{peer} does not speak TLS: is it a plaintext server?"),
-            Some(_) => format!("the TLS handshake with {peer} failed"),
+            Some(why) => self.why(why),
             None if error.kind() == io::ErrorKind::UnexpectedEof => {
                 format!("{peer} hung up during the TLS handshake: is it a plaintext server?")
             }
@@ -39,9 +33,25 @@ impl Failed<'_> {
         Error::with_source(Kind::Unavailable, context, error)
     }
 
+    pub(super) fn why(&self, error: &TlsError) -> String {
+        let peer = self.peer;
+        match error {
+            TlsError::InvalidCertificate(why) => self.certificate(why),
+            TlsError::AlertReceived(alert) => format!("{peer} {}", refused(*alert, self.identity)),
+            TlsError::NoApplicationProtocol => no_h2(peer),
+            TlsError::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+                format!("{peer} does not speak TLS: is it a plaintext server?")
+            }
+            _ => format!("the TLS handshake with {peer} failed"),
+        }
+    }
+
     fn certificate(&self, why: &CertificateError) -> String {
         let peer = self.peer;
-        let whose = format!("the certificate of {peer}, for {},", self.presented.unwrap_or("nobody"));
+        let whose = match self.presented {
+            Some(names) => format!("the certificate of {peer}, for {names},"),
+            None => format!("the certificate of {peer}"),
+        };
         let date = |time: &UnixTime| utc(Duration::from_secs(time.as_secs()));
         match why {
             CertificateError::ExpiredContext { not_after, .. } => format!("{whose} expired on {}", date(not_after)),

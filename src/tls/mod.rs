@@ -7,6 +7,8 @@ mod client;
 mod date;
 mod error;
 mod files;
+#[cfg(feature = "consul")]
+mod http;
 mod name;
 #[cfg(feature = "server")]
 mod server;
@@ -18,6 +20,8 @@ use rustls::crypto::CryptoProvider;
 #[cfg(feature = "server")]
 pub(crate) use self::ahead::Ahead;
 pub use self::client::ClientTls;
+#[cfg(feature = "consul")]
+pub(crate) use self::http::HttpTls;
 #[cfg(feature = "server")]
 pub(crate) use self::server::ServerHandshake;
 #[cfg(feature = "server")]

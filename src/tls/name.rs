@@ -85,14 +85,16 @@ impl ServerCertVerifier for Verifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
+        _: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
         let names = names(end_entity);
         let _ = self.presented.set(if names.is_empty() { "nobody".to_owned() } else { names.join(", ") });
         let Expected::Spiffe(id) = &self.expected else {
-            return self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now);
+            // Not whom the connection is to: an HTTP client dials a host, and expects what it was told.
+            let name = self.expected.server_name("");
+            return self.inner.verify_server_cert(end_entity, intermediates, &name, ocsp, now);
         };
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;

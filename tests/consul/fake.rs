@@ -20,26 +20,28 @@ use tokio::{net::TcpListener, sync::watch, task::AbortHandle, time::Instant};
 use super::{ids, name, outage, shows};
 
 #[derive(Clone)]
-struct Set {
-    index: u64,
-    ids: Vec<&'static str>,
-    trouble: Option<(StatusCode, &'static str)>,
+pub(super) struct Set {
+    pub(super) index: u64,
+    pub(super) ids: Vec<&'static str>,
+    pub(super) trouble: Option<(StatusCode, &'static str)>,
     headers: Vec<(&'static str, &'static str)>,
+    /// Whether it answers only who waits.
+    closed: bool,
 }
 
-/// When, and with which query.
-type Asked = (Instant, HashMap<String, String>);
+/// When, for which service, and with which query.
+type Asked = (Instant, String, HashMap<String, String>);
 
 /// An agent: what it knows of each datacenter, and what it was asked.
 #[derive(Clone)]
-struct Fake {
+pub(super) struct Fake {
     sets: watch::Sender<HashMap<String, Set>>,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Fake {
-    async fn start() -> (Self, String, AbortHandle) {
-        let set = Set { index: 10, ids: vec!["a"], trouble: None, headers: Vec::new() };
+    pub(super) async fn start() -> (Self, String, AbortHandle) {
+        let set = Set { index: 10, ids: vec!["a"], trouble: None, headers: Vec::new(), closed: false };
         let sets =
             HashMap::from([(String::new(), set.clone()), ("dc1".to_owned(), set.clone()), ("dc2".to_owned(), set)]);
         let fake = Self { sets: watch::channel(sets).0, asked: Arc::default() };
@@ -50,12 +52,16 @@ impl Fake {
         (fake, address, served)
     }
 
-    fn set(&self, datacenter: &str, change: impl FnOnce(&mut Set)) {
+    pub(super) fn set(&self, datacenter: &str, change: impl FnOnce(&mut Set)) {
         self.sets.send_modify(|sets| change(sets.get_mut(datacenter).unwrap()));
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.asked.lock().unwrap().len()
+    }
+
+    pub(super) fn services_asked(&self) -> Vec<(Instant, String)> {
+        self.asked.lock().unwrap().iter().map(|(at, service, _)| (*at, service.clone())).collect()
     }
 }
 
@@ -64,14 +70,14 @@ async fn health(
     Path(service): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
-    fake.asked.lock().unwrap().push((Instant::now(), query.clone()));
+    fake.asked.lock().unwrap().push((Instant::now(), service.clone(), query.clone()));
     let datacenter = query.get("dc").cloned().unwrap_or_default();
     let index: u64 = query.get("index").map_or(0, |index| index.parse().unwrap());
     let mut sets = fake.sets.subscribe();
     // Like Consul: an index beyond what there is waits too.
     let changed = |sets: &HashMap<String, Set>| {
         let set = &sets[&datacenter];
-        set.index > index || set.trouble.is_some() || index == 0
+        set.index > index || set.trouble.is_some() || set.closed || index == 0
     };
     if let Some(wait) = query.get("wait") {
         let wait = Duration::from_millis(wait.trim_end_matches("ms").parse().unwrap());
@@ -89,6 +95,9 @@ async fn health(
     if let Some((status, text)) = set.trouble {
         return (status, headers, text).into_response();
     }
+    if set.closed && index == 0 {
+        return (StatusCode::FORBIDDEN, headers, "ACL not found").into_response();
+    }
     let entry = |id: &&str| {
         json!({"Node": {"Address": "10.0.0.1", "Datacenter": datacenter},
             "Service": {"ID": id, "Service": service, "Address": "10.0.0.2", "Port": 1}})
@@ -96,11 +105,11 @@ async fn health(
     (headers, Json(Value::Array(set.ids.iter().map(entry).collect()))).into_response()
 }
 
-fn at(address: &str) -> callsign::registry::ConsulBuilder {
+pub(super) fn at(address: &str) -> callsign::registry::ConsulBuilder {
     Consul::builder([address])
 }
 
-/// C2 and "idle when nothing changes": no more than two requests a minute, none of them an outage.
+/// C2 (kratos #2813) and "idle when nothing changes": no more than two requests a minute, none of them an outage.
 #[tokio::test]
 async fn at_rest_it_asks_once_in_a_wait_and_that_is_no_error() {
     let (fake, address, _served) = Fake::start().await;
@@ -115,7 +124,7 @@ async fn at_rest_it_asks_once_in_a_wait_and_that_is_no_error() {
     assert!((3..=4).contains(&asked), "{asked} requests in three waits and a half");
 }
 
-/// C13: an index that goes back begins anew, and 0 counts as 1.
+/// C13 (consul #7939): an index that goes back begins anew, and 0 counts as 1.
 #[tokio::test]
 async fn an_index_that_goes_back_is_no_end() {
     let (fake, address, _served) = Fake::start().await;
@@ -130,7 +139,33 @@ async fn an_index_that_goes_back_is_no_end() {
     shows(&mut watch, &["c"]).await;
 }
 
-/// C14: an index that races is asked for five times a second at most, errors are backed off from.
+/// C13, C11 (consul #3345): an answer that begins anew is not taken at its word. So answers an agent whose view of
+/// a service was closed since the token expired: with nobody, at index 1.
+#[tokio::test]
+async fn a_view_that_was_closed_takes_nobody_out() {
+    let (fake, address, _served) = Fake::start().await;
+    let mut watch = at(&address).wait(Duration::from_secs(1)).build().unwrap().watch(&name("s"));
+    shows(&mut watch, &["a"]).await;
+    fake.set("", |set| (set.index, set.ids, set.closed) = (1, Vec::new(), true));
+    let said = outage(&mut watch, true).await;
+    assert!(said.contains("403") && ids(&watch) == ["a"], "{said}: {:?}", watch.view());
+    fake.set("", |set| (set.index, set.ids, set.closed) = (12, vec!["b"], false));
+    shows(&mut watch, &["b"]).await;
+}
+
+/// An answer that was cut makes no sense; the next one does, though nothing changed.
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_an_outage_until_the_next_one() {
+    let (fake, address, _served) = Fake::start().await;
+    fake.set("", |set| set.trouble = Some((StatusCode::OK, "[{")));
+    let mut watch = at(&address).build().unwrap().watch(&name("s"));
+    assert!(outage(&mut watch, true).await.contains("no list"));
+    fake.set("", |set| set.trouble = None);
+    shows(&mut watch, &["a"]).await;
+    outage(&mut watch, false).await;
+}
+
+/// C14 (consul-template #7, consul #1244): an index that races is asked for five times a second at most, errors are backed off from.
 #[tokio::test]
 async fn an_index_that_races_and_errors_without_end_are_no_hot_loop() {
     let (fake, address, _served) = Fake::start().await;
@@ -159,7 +194,7 @@ async fn an_index_that_races_and_errors_without_end_are_no_hot_loop() {
     assert_eq!(ids(&watch), ["a"], "an error takes nobody out");
 }
 
-/// C15: who is asked to come back later does.
+/// C15 (consul #7259): who is asked to come back later does.
 #[tokio::test]
 async fn retry_after_is_kept_to() {
     let (fake, address, _served) = Fake::start().await;
@@ -190,7 +225,7 @@ async fn one_without_a_leader_changes_nothing() {
     shows(&mut watch, &["b"]).await;
 }
 
-/// C3: each datacenter has its own index, and one that is away holds up no other.
+/// C3 (kratos #2813): each datacenter has its own index, and one that is away holds up no other.
 #[tokio::test]
 async fn datacenters_are_followed_side_by_side() {
     let (fake, address, _served) = Fake::start().await;
@@ -221,7 +256,7 @@ async fn another_agent_goes_on_where_the_first_ended() {
     other.set("", |set| (set.index, set.ids) = (11, vec!["a", "b"]));
     shows(&mut watch, &["a", "b"]).await;
     assert!(watch.view().outage().is_none());
-    let asked = other.asked.lock().unwrap()[0].1.clone();
+    let asked = other.asked.lock().unwrap()[0].2.clone();
     assert_eq!(asked.get("index").map(String::as_str), Some("10"), "it keeps its place");
 }
 
@@ -240,7 +275,7 @@ async fn another_backend_is_asked_from_the_beginning() {
     });
     shows(&mut watch, &["c"]).await;
     let anew = tokio::time::timeout(super::BOUND, async {
-        while !fake.asked.lock().unwrap()[before..].iter().any(|(_, query)| !query.contains_key("index")) {
+        while !fake.asked.lock().unwrap()[before..].iter().any(|(_, _, query)| !query.contains_key("index")) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });

@@ -1,10 +1,6 @@
-//! How the registry is made, by value or from a URI.
+//! How the registry is made by value.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     Consul,
@@ -16,11 +12,7 @@ use crate::{
     error::{Error, Result},
     instance::{Address, Scheme},
     observe::{Observer, default_observer},
-    registry::{
-        Registry,
-        wire::{Secret, is_loopback, tls_of, with_port},
-    },
-    target::{RegistryUri, duration_param, ttl_param},
+    registry::wire::{Secret, is_loopback, with_port},
     tls::ClientTls,
 };
 
@@ -30,7 +22,7 @@ use crate::{
 pub struct ConsulBuilder {
     agents: Vec<String>,
     allow_plaintext: bool,
-    config: Config,
+    pub(super) config: Config,
 }
 
 const DEFAULT_PORT: u16 = 8500;
@@ -45,6 +37,7 @@ impl ConsulBuilder {
             ttl: Consul::DEFAULT_TTL,
             checks: Vec::new(),
             interval: Duration::from_secs(10),
+            path: "/".to_owned(),
             deregister_after: Duration::from_secs(600),
             tags: Vec::new(),
             qualified: false,
@@ -142,7 +135,8 @@ impl ConsulBuilder {
         self
     }
 
-    /// Lets the agent check each instance too. Default: renewals alone.
+    /// Lets the agent check each instance too, [this often](Self::check_interval) and within 5 s. Default: renewals
+    /// alone.
     ///
     /// An agent that cannot reach the instance takes it out of use by such a check, and out of the catalog
     /// [later](Self::deregister_after).
@@ -154,6 +148,13 @@ impl ConsulBuilder {
     /// Sets how often the agent's own [checks](Self::checks) run. Default 10 s.
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.config.shape.interval = interval.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Sets what the agent's [HTTP check](ConsulCheck::Http) asks for. Default `/`.
+    pub fn check_path(mut self, path: impl Into<String>) -> Self {
+        let path = path.into();
+        self.config.shape.path = if path.starts_with('/') { path } else { format!("/{path}") };
         self
     }
 
@@ -176,7 +177,8 @@ impl ConsulBuilder {
         self
     }
 
-    /// Asks over TLS. Default: plaintext.
+    /// Asks over TLS. An agent's certificate must be for the host it is asked at, or for the
+    /// [name](ClientTls::server_name) that is set. Files that change are read again. Default: plaintext.
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.config.tls = Some(tls);
         self
@@ -236,161 +238,4 @@ fn parse(text: &str, secure: bool) -> Result<Address> {
     let rest = with_port(rest, DEFAULT_PORT);
     let address = format!("{}://{rest}", if secure { "https" } else { "http" }).parse::<Address>();
     address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
-}
-
-const CACERT: &str = "CONSUL_CACERT";
-
-/// The keys of a URI's query.
-const KEYS: [&str; 20] = [
-    "dc",
-    "token_file",
-    "plaintext_token",
-    "ns",
-    "partition",
-    "tag",
-    "tags",
-    "near",
-    "stale",
-    "wait",
-    "ttl",
-    "checks",
-    "check_interval",
-    "deregister_after",
-    "ids",
-    "scheme",
-    "ca",
-    "cert",
-    "key",
-    "server_name",
-];
-
-impl Consul {
-    /// Opens `consul://HOST:PORT,HOST:PORT?dc=&token_file=&…`.
-    pub(crate) fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>) -> Result<Registry> {
-        open(uri, observer, |name| std::env::var(name).ok().filter(|value| !value.is_empty())).map(Into::into)
-    }
-}
-
-fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>, env: impl Fn(&str) -> Option<String>) -> Result<Consul> {
-    uri.expect_params(&KEYS)?;
-    let wrong = |why: &str| Error::invalid(format!("{uri:?} is no registry of Consul: {why}"));
-    if !uri.path().is_empty() {
-        return Err(wrong("a path stands behind the hosts"));
-    }
-    let agents = match uri.authority() {
-        "" => env("CONSUL_HTTP_ADDR").unwrap_or_else(|| "127.0.0.1:8500".to_owned()),
-        agents => agents.to_owned(),
-    };
-    let flag = |key: &str| match uri.param(key) {
-        None | Some("false") => Ok(false),
-        Some("true" | "") => Ok(true),
-        Some(_) => Err(wrong(&format!("its {key} is not true or false"))),
-    };
-    let list = |key: &str| uri.param(key).into_iter().flat_map(|all| all.split(',')).map(str::to_owned);
-    let option = |key: &str, name: &str| uri.param(key).map(str::to_owned).or_else(|| env(name));
-
-    let mut builder = Consul::builder(agents.split(',')).observer(observer.clone()).datacenters(list("dc"));
-    builder = builder.tags(list("tags")).stale(flag("stale")?).allow_plaintext_token(flag("plaintext_token")?);
-    let config = &mut builder.config;
-    config.token = match (uri.param("token_file"), env("CONSUL_HTTP_TOKEN"), env("CONSUL_HTTP_TOKEN_FILE")) {
-        (Some(path), _, _) => Some(Secret::File(PathBuf::from(path))),
-        (None, Some(token), _) => Some(Secret::Text(token.into())),
-        (None, None, path) => path.map(|path| Secret::File(path.into())),
-    };
-    config.namespace = option("ns", "CONSUL_NAMESPACE");
-    config.partition = option("partition", "CONSUL_PARTITION");
-    config.tag = uri.param("tag").map(str::to_owned);
-    config.near = uri.param("near").map(str::to_owned);
-    let ssl = env("CONSUL_HTTP_SSL").is_some_and(|ssl| ssl == "true" || ssl == "1");
-    // It names no issuer: the system's are meant.
-    let with_ssl = |name: &str| env(name).or_else(|| (ssl && name == CACERT).then(|| "system".to_owned()));
-    let variables = [CACERT, "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY", "CONSUL_TLS_SERVER_NAME"];
-    config.tls = tls_of(uri, with_ssl, variables)?;
-    if let Some(ttl) = ttl_param(uri)? {
-        builder = builder.ttl(ttl);
-    }
-    if let Some(wait) = duration_param(uri, "wait")? {
-        builder = builder.wait(wait);
-    }
-    if let Some(interval) = duration_param(uri, "check_interval")? {
-        builder = builder.check_interval(interval);
-    }
-    if let Some(after) = duration_param(uri, "deregister_after")? {
-        builder = builder.deregister_after(after);
-    }
-    let check = |name: String| match name.as_str() {
-        "ttl" => Ok(ConsulCheck::Ttl),
-        "tcp" => Ok(ConsulCheck::Tcp),
-        "grpc" => Ok(ConsulCheck::Grpc),
-        "http" => Ok(ConsulCheck::Http),
-        "kratos" => Ok(ConsulCheck::Kratos),
-        _ => Err(wrong("its checks are not of ttl, tcp, grpc, http, kratos")),
-    };
-    builder = builder.checks(list("checks").map(check).collect::<Result<Vec<_>>>()?);
-    builder = builder.qualified_ids(match uri.param("ids") {
-        None => false,
-        Some("qualified") => true,
-        Some(_) => return Err(wrong("its ids can only be qualified")),
-    });
-    builder = builder.foreign_scheme(match uri.param("scheme") {
-        None | Some("grpc") => Scheme::Grpc,
-        Some("grpcs") => Scheme::Grpcs,
-        Some("http") => Scheme::Http,
-        Some("https") => Scheme::Https,
-        Some(_) => return Err(wrong("its scheme is not grpc, grpcs, http or https")),
-    });
-    builder.build()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/ca.pem");
-
-    fn opened(uri: &str, env: &[(&str, &str)]) -> Result<Consul> {
-        let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        open(&uri.parse()?, &default_observer(), env)
-    }
-
-    fn config(uri: &str, env: &[(&str, &str)]) -> Config {
-        opened(uri, env).expect(uri).client.config().clone()
-    }
-
-    #[test]
-    fn reads_agents_options_and_the_environment() {
-        let read = config("consul://a,[::1]:8501?dc=dc1,dc2&wait=10s&ttl=5s&checks=tcp,grpc&stale=true&ns=n", &[]);
-        assert_eq!(read.agents, ["http://a:8500", "http://[::1]:8501"]);
-        assert_eq!(read.datacenters, ["dc1", "dc2"]);
-        assert_eq!((read.wait, read.shape.ttl), (Duration::from_secs(10), Duration::from_secs(5)));
-        assert_eq!(read.shape.checks, [ConsulCheck::Tcp, ConsulCheck::Grpc]);
-        assert!(read.stale && read.namespace.as_deref() == Some("n"));
-        let env = [
-            ("CONSUL_HTTP_ADDR", "https://c:8501"),
-            ("CONSUL_CACERT", CA),
-            ("CONSUL_HTTP_TOKEN", "hunter2"),
-            ("CONSUL_PARTITION", "p"),
-        ];
-        let read = config("consul://", &env);
-        assert_eq!((read.agents, read.partition.as_deref()), (vec!["https://c:8501".to_owned()], Some("p")));
-        assert!(!format!("{:?}", opened("consul://", &env).expect("valid")).contains("hunter2"));
-    }
-
-    #[test]
-    fn a_slip_is_an_error_that_says_what_to_write() {
-        for (uri, why) in [
-            ("consul://h?tll=1s", "knows no key \"tll\""),
-            ("consul://h/team", "a path"),
-            ("consul://h?stale=maybe", "true or false"),
-            ("consul://h?checks=udp", "ttl, tcp, grpc, http, kratos"),
-            ("consul://h?cert=/x", "need ca"),
-            ("consul://h:0", "no agent"),
-            ("consul://h?ca=/nowhere.pem", "/nowhere.pem"),
-            ("consul://10.0.0.5?token_file=/t", "plaintext"),
-            ("consul://h?wait=soon", "wait"),
-        ] {
-            let said = format!("{:#}", opened(uri, &[]).expect_err(uri));
-            assert!(said.contains(why), "{uri}: {said}");
-        }
-    }
 }

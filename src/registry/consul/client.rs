@@ -9,18 +9,24 @@ use std::{
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode, header::HeaderMap};
+use rustls::{CertificateError, Error as TlsError};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{codec::check_id, config::Config};
+use super::{
+    codec::{Read, check_id},
+    config::Config,
+};
 use crate::{
     error::{Error, Kind, Result},
     instance::ServiceName,
+    tls::{HttpTls, cause},
+    util::task,
 };
 
 /// One registry's agents. Which one answered last is asked first.
 pub(super) struct Client {
-    http: reqwest::Client,
+    http: HttpTls<reqwest::Client>,
     config: Config,
     at: AtomicUsize,
 }
@@ -54,20 +60,25 @@ pub(super) struct Failed {
 /// No answer is longer.
 const MOST: usize = 64 << 20;
 
+/// From here on an answer takes milliseconds to read.
+const LONG: usize = 256 << 10;
+
 /// How long a request may take that waits for nothing.
 const WITHIN: Duration = Duration::from_secs(3);
 
 impl Client {
     pub(super) fn new(config: Config) -> Result<Self> {
-        let mut builder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(WITHIN)
-            .tcp_keepalive(Duration::from_secs(10));
-        builder = builder.tls_backend_preconfigured(config.tls.clone().unwrap_or_default().http_config()?);
-        let http = builder
-            .build()
-            .map_err(|source| Error::with_source(Kind::InvalidInput, "HTTP cannot be set up for Consul", source))?;
+        let http = HttpTls::new(config.tls.clone(), config.observer.clone(), |tls| {
+            let builder = reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(WITHIN)
+                .tcp_keepalive(Duration::from_secs(10))
+                .tls_backend_preconfigured(tls);
+            builder
+                .build()
+                .map_err(|source| Error::with_source(Kind::InvalidInput, "HTTP cannot be set up for Consul", source))
+        })?;
         Ok(Self { http, config, at: AtomicUsize::new(0) })
     }
 
@@ -178,7 +189,13 @@ impl Client {
             path += &value.map_or_else(String::new, |value| format!("&{key}={}", encode(value)));
         }
         path += if config.stale { "&stale=" } else { "" };
-        let (headers, body) = self.ask(Method::GET, agent, &path, Vec::new(), within).await?;
+        let asked = self.ask(Method::GET, agent, &path, Vec::new(), within).await;
+        let (headers, body) = asked.map_err(|failed| {
+            // The agent is well if it says that another datacenter is not: so nobody leaves it.
+            let not_here = datacenter.is_some() && failed.status == Some(StatusCode::INTERNAL_SERVER_ERROR);
+            let elsewhere = failed.elsewhere && (!not_here || says(&failed, "No cluster leader"));
+            Failed { elsewhere, ..failed }
+        })?;
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let refused = |why: &str| Failed {
             error: Error::new(Kind::PermissionDenied, format!("{}: {why}", config.name)),
@@ -207,6 +224,32 @@ impl Client {
         Ok(Answer { index, backend: backend.to_owned(), body })
     }
 
+    /// Why an agent does not answer, and what of TLS to change if that is it.
+    fn why(&self, base: &str, error: &reqwest::Error) -> String {
+        let peer = base.rsplit('/').next().unwrap_or(base);
+        let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host).trim_matches(['[', ']']);
+        let Some(why) = self.http.explain(peer, host, error) else { return format!("{base} does not answer") };
+        let mend = match cause(error) {
+            Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => "; ca= names the issuers to trust",
+            Some(TlsError::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => "; server_name= says whom to expect",
+            Some(TlsError::AlertReceived(_)) => "; cert= and key= are what we show",
+            _ => "",
+        };
+        why + mend
+    }
+
+    /// Reads an answer's instances, a long one beside what else this program does.
+    pub(super) async fn read(&self, service: &ServiceName, body: Vec<u8>) -> Result<Read> {
+        let reading = self.config.reading.clone();
+        if body.len() < LONG {
+            return reading.decode(service, &body);
+        }
+        let service = service.clone();
+        task::blocking(move || reading.decode(&service, &body)).await
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -223,7 +266,7 @@ impl Client {
                 url += &format!("{}{key}={}", if url.contains('?') { '&' } else { '?' }, encode(value));
             }
         }
-        let mut request = self.http.request(method, url).timeout(within).body(body);
+        let mut request = self.http.current().await?.request(method, url).timeout(within).body(body);
         if let Some(token) = &config.token {
             let token = token.read("Consul's token").await?;
             let mut token = http::HeaderValue::from_str(&token)
@@ -233,7 +276,7 @@ impl Client {
         }
         let unreachable = |source: reqwest::Error| {
             // Without the URL: of that the base is enough.
-            let error = Error::with_source(Kind::Unavailable, format!("{base} does not answer"), source.without_url());
+            let error = Error::with_source(Kind::Unavailable, self.why(base, &source), source.without_url());
             Failed { error, after: None, elsewhere: true, status: None }
         };
         let mut response = request.send().await.map_err(unreachable)?;
@@ -280,6 +323,9 @@ fn refused(base: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> 
     let (kind, hint) = match status {
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => {
             (Kind::PermissionDenied, "; the token needs service:write to register, service:read and node:read to watch")
+        }
+        StatusCode::BAD_REQUEST if text.contains("HTTPS server") => {
+            (Kind::InvalidInput, "; ca= names the issuer of its certificate")
         }
         StatusCode::BAD_REQUEST => (Kind::InvalidInput, ""),
         StatusCode::NOT_FOUND => (Kind::NotFound, ""),

@@ -4,6 +4,7 @@ mod builder;
 mod client;
 mod codec;
 mod config;
+mod uri;
 mod watch;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -160,10 +161,13 @@ impl Discovery for Consul {
                     match self.client.health(tour.agent(), service, datacenter, 0).await {
                         Ok(answer) => break answer,
                         Err(failed) if tour.goes_on(&failed) => {}
-                        Err(failed) => return Err(failed.error.context(format!("cannot list {service}"))),
+                        Err(failed) => {
+                            let place = datacenter.map_or_else(String::new, |name| format!(" in {name}"));
+                            return Err(failed.error.context(format!("cannot list {service}{place}")));
+                        }
                     }
                 };
-                let (instances, wrong) = config.reading.decode(service, &answer.body)?;
+                let (instances, wrong) = self.client.read(service, answer.body).await?;
                 all.extend(instances);
                 skipped.extend(wrong);
                 revision = revision.max(answer.index);

@@ -74,16 +74,27 @@ impl Follower {
             let agent = self.client.current();
             match self.client.health(agent, &self.service, datacenter, index).await {
                 Ok(answer) => {
+                    let there = answer.index.max(1);
                     // One that counts otherwise, or from anew, is asked from the beginning.
                     let before = if index > 0 { backend.replace(answer.backend.clone()) } else { None };
-                    let anew = before.is_some_and(|before| before != answer.backend) || answer.index < index;
-                    let same = answer.index == index;
-                    index = if anew { 0 } else { answer.index.max(1) };
+                    let anew = before.is_some_and(|before| before != answer.backend) || there < index;
+                    if anew {
+                        // Nor is it taken at its word: an agent whose view of the service has just been closed, as
+                        // when the token expired, has nobody in it.
+                        index = 0;
+                        continue;
+                    }
+                    let same = there == index;
+                    index = there;
                     if !same || failures > 0 {
-                        match self.take(datacenter, &answer) {
-                            Ok(()) => self.tell(sender),
-                            Err(error) => self.fail(datacenter, error, sender),
+                        if let Err(error) = self.take(datacenter, answer).await {
+                            failures += 1;
+                            index = 0;
+                            self.fail(datacenter, error, sender);
+                            sleep(backoff.next(&mut rng)).await;
+                            continue;
                         }
+                        self.tell(sender);
                     }
                     failures = 0;
                     backoff.reset();
@@ -96,15 +107,19 @@ impl Follower {
                     // One agent that ends is no outage if another goes on.
                     if failures >= self.client.config().agents.len() || !elsewhere {
                         self.fail(datacenter, error, sender);
-                        sleep(backoff.next(&mut rng).max(after.unwrap_or_default().min(MOST_AFTER))).await;
+                        // An agent that lost its data would hold back a question for an index that it has not
+                        // reached yet, for the whole wait.
+                        index = 0;
+                        // Those who are all asked for patience do not all come back at once either.
+                        sleep(backoff.next(&mut rng) + after.unwrap_or_default().min(MOST_AFTER)).await;
                     }
                 }
             }
         }
     }
 
-    fn take(&self, datacenter: Option<&str>, answer: &Answer) -> Result<(), Error> {
-        let (instances, skipped) = self.client.config().reading.decode(&self.service, &answer.body)?;
+    async fn take(&self, datacenter: Option<&str>, answer: Answer) -> Result<(), Error> {
+        let (instances, skipped) = self.client.read(&self.service, answer.body).await?;
         let part = Part { instances: Some(instances), skipped, index: answer.index, outage: None };
         self.lock().by_datacenter.insert(datacenter.unwrap_or_default().to_owned(), part);
         Ok(())
