@@ -37,7 +37,7 @@ pub use self::file::File;
 pub use self::kubernetes::Kubernetes;
 pub(crate) use self::scheme::default_schemes;
 #[cfg(feature = "zookeeper")]
-pub use self::zookeeper::{ZooKeeper, ZooKeeperBuilder};
+pub use self::zookeeper::{ZooKeeper, ZooKeeperBuilder, ZooKeeperLayout};
 pub use self::{
     fixed::Fixed,
     keep::Resilient,

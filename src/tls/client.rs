@@ -98,7 +98,7 @@ impl ClientTls {
     }
 
     /// Whom a server's certificate must name, if that was set.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "etcd", feature = "zookeeper"))]
     pub(crate) fn expects(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -125,7 +125,7 @@ impl ClientTls {
             let provider = provider.clone();
             move || Trusted::read(&self, &provider)
         })?;
-        Ok(ClientHandshake { trusted, expected, provider, service, roots, identity })
+        Ok(ClientHandshake { trusted, expected, provider, service, roots, identity, h2: true })
     }
 }
 
@@ -198,9 +198,17 @@ pub(crate) struct ClientHandshake {
     service: Arc<str>,
     roots: String,
     identity: Option<String>,
+    /// Whether gRPC is spoken there.
+    h2: bool,
 }
 
 impl ClientHandshake {
+    /// The same where something else than gRPC is spoken: no protocol is asked for.
+    #[cfg(feature = "zookeeper")]
+    pub(crate) fn without_h2(self) -> Self {
+        Self { h2: false, ..self }
+    }
+
     /// Where our own certificate comes from, if we have one.
     pub(crate) fn identity(&self) -> Option<&str> {
         self.identity.as_deref()
@@ -225,6 +233,9 @@ impl ClientHandshake {
         };
         let mut config = trusted.config.clone();
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        if !self.h2 {
+            config.alpn_protocols.clear();
+        }
         let to = expected.server_name(&self.service);
         let stream = TlsConnector::from(Arc::new(config)).connect(to, Ahead::new(io)).await.map_err(|error| {
             let failed = Failed {
@@ -236,7 +247,7 @@ impl ClientHandshake {
             };
             failed.explain(error)
         })?;
-        if stream.get_ref().1.alpn_protocol() != Some(H2) {
+        if self.h2 && stream.get_ref().1.alpn_protocol() != Some(H2) {
             return Err(Error::unavailable(no_h2(peer)));
         }
         Ok(stream)

@@ -74,6 +74,10 @@ pub(crate) fn refused(alert: AlertDescription, identity: Option<&str>) -> String
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             format!("wants a certificate of the client ({ours})")
         }
+        // As servers in Java say it.
+        AlertDescription::BadCertificate if identity.is_none() => {
+            format!("wants a certificate of the client ({ours})")
+        }
         AlertDescription::CertificateExpired => format!("says that our certificate has expired ({ours})"),
         AlertDescription::UnknownCA => format!("does not trust the issuer of our certificate ({ours})"),
         AlertDescription::BadCertificate

@@ -1,50 +1,16 @@
 //! A server before 3.6: a real one, behind what makes it not know watches that stay.
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy},
-    net::{TcpListener, TcpStream},
-};
+use between::{ADD_WATCH, GET_CHILDREN, GET_DATA};
 
 use super::*;
 
-/// `addWatch` of ZooKeeper's protocol.
-const ADD_WATCH: u32 = 106;
-
-/// A frame with its length before it; a request's second word is its type.
-async fn ask_without_add_watch(client: TcpStream, server: TcpStream) -> std::io::Result<()> {
-    let ((mut from, mut back), (mut answers, mut to)) = (client.into_split(), server.into_split());
-    let answering = async move { copy(&mut answers, &mut back).await.map(drop) };
-    let asking = async move {
-        loop {
-            let length = from.read_u32().await?;
-            let mut frame = vec![0; length as usize];
-            from.read_exact(&mut frame).await?;
-            if frame.len() >= 8 && frame[4..8] == ADD_WATCH.to_be_bytes() {
-                frame[4..8].copy_from_slice(&999u32.to_be_bytes());
-            }
-            to.write_u32(length).await?;
-            to.write_all(&frame).await?;
-        }
-    };
-    tokio::select! {
-        ended = answering => ended,
-        ended = asking => ended,
-    }
-}
+const SESSION: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_server_without_watches_that_stay_is_followed_by_those_that_fire_once() {
     let Some(real) = shared() else { return };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let old = listener.local_addr().unwrap().to_string();
-    let member = real.members()[0].clone();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&member).await.unwrap();
-            tokio::spawn(ask_without_add_watch(client, server));
-        }
-    });
-    let zookeeper = ZooKeeper::builder([old]).root("/old").session(Duration::from_secs(5)).build().unwrap();
+    let between = Between::old(&real).await;
+    let zookeeper = between.registry("/old", SESSION);
     let mut watch = zookeeper.watch(&service());
     until(&mut watch, &[]).await;
     let client = by_hand(&real).await;
@@ -56,4 +22,85 @@ async fn a_server_without_watches_that_stay_is_followed_by_those_that_fire_once(
     until(&mut watch, &["a", "c"]).await;
     client.delete("/old/s/a", None).await.unwrap();
     until(&mut watch, &["c"]).await;
+    client.delete("/old/s/b", None).await.unwrap();
+    client.delete("/old/s", None).await.unwrap();
+    eventually("the service is gone", || watch.view().is_not_found()).await;
+    put(&client, "/old/s/d", &instance("d").to_json()).await;
+    until(&mut watch, &["d"]).await;
+}
+
+/// A change read all nodes of the service again.
+#[tokio::test]
+async fn one_change_at_an_old_server_reads_one_node() {
+    let Some(real) = shared() else { return };
+    let between = Between::old(&real).await;
+    let client = by_hand(&real).await;
+    let mut ids: Vec<_> = (0..100).map(|n| format!("i{n:02}")).collect();
+    for id in &ids {
+        put(&client, &format!("/old-one/s/{id}"), &instance(id).to_json()).await;
+    }
+    let zookeeper = between.registry("/old-one", SESSION);
+    let mut watch = zookeeper.watch(&service());
+    until(&mut watch, &strs(&ids)).await;
+    assert_eq!((between.take(GET_DATA).len(), between.take(GET_CHILDREN).len()), (100, 1));
+
+    // Twice the same: its watch is set anew.
+    for data in ["x", "y"] {
+        client.set_data("/old-one/s/i07", instance(data).to_json().as_bytes(), None).await.unwrap();
+        ids.retain(|id| id != "i07" && id != "x");
+        ids.push(data.to_owned());
+        until(&mut watch, &strs(&ids)).await;
+        assert_eq!(between.take(GET_DATA), ["/old-one/s/i07"]);
+        assert_eq!(between.take(GET_CHILDREN).len(), 0);
+    }
+    put(&client, "/old-one/s/z", &instance("z").to_json()).await;
+    ids.push("z".to_owned());
+    until(&mut watch, &strs(&ids)).await;
+    assert_eq!((between.take(GET_DATA), between.take(GET_CHILDREN).len()), (vec!["/old-one/s/z".to_owned()], 1));
+    client.delete("/old-one/s/z", None).await.unwrap();
+    ids.pop();
+    until(&mut watch, &strs(&ids)).await;
+    // None, or one where the two watches that fire are not seen at once.
+    assert!(between.take(GET_DATA).len() <= 1);
+}
+
+fn strs(ids: &[String]) -> Vec<&str> {
+    ids.iter().map(String::as_str).collect()
+}
+
+/// ZOOKEEPER-4466: watches of both kinds on one path take each other off. And Z7: what changes without a connection.
+#[tokio::test]
+async fn a_session_at_an_old_server_has_one_kind_of_watches_and_misses_nothing() {
+    let Some(real) = shared() else { return };
+    let between = Between::old(&real).await;
+    let client = by_hand(&real).await;
+    put(&client, "/old-kinds/s/a", &instance("a").to_json()).await;
+    put(&client, "/old-kinds/s/b", &instance("b").to_json()).await;
+    let zookeeper = between.registry("/old-kinds", SESSION);
+    let mut first = zookeeper.watch(&service());
+    until(&mut first, &["a", "b"]).await;
+    // The server ends the connection with its answer, which may be lost by that: then it is asked again.
+    assert!(!between.take(ADD_WATCH).is_empty());
+    let mut second = zookeeper.watch(&service());
+    until(&mut second, &["a", "b"]).await;
+
+    between.cut(true);
+    for watch in [&mut first, &mut second] {
+        until_outage(watch, true).await;
+        assert_eq!(seen(watch), ["a", "b"], "an outage removes nothing");
+    }
+    client.delete("/old-kinds/s/a", None).await.unwrap();
+    client.set_data("/old-kinds/s/b", instance("c").to_json().as_bytes(), None).await.unwrap();
+    put(&client, "/old-kinds/s/d", &instance("d").to_json()).await;
+    between.cut(false);
+    for watch in [&mut first, &mut second] {
+        until(watch, &["c", "d"]).await;
+        until_outage(watch, false).await;
+    }
+    // And they go on.
+    client.delete("/old-kinds/s/d", None).await.unwrap();
+    for watch in [&mut first, &mut second] {
+        until(watch, &["c"]).await;
+    }
+    assert_eq!(between.take(ADD_WATCH).len(), 0, "what it answered holds for this session");
 }

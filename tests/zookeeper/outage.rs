@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Z1, #2235, W1, #3883: a server whose session had expired never came back. Ids of sessions are negative here.
+/// Z1, #2235, W1, #3883: a server whose session had expired never came back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_longer_than_the_session_removes_nobody_and_is_recovered_from() {
     let Some(real) = real::ZooKeeper::start(1) else { return };

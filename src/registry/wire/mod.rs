@@ -1,13 +1,13 @@
 //! What registries on servers have in common.
 
 mod secret;
-#[cfg(any(feature = "consul", feature = "etcd"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "zookeeper"))]
 mod tls;
 
 use std::net::IpAddr;
 
 pub(super) use self::secret::Secret;
-#[cfg(any(feature = "consul", feature = "etcd"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "zookeeper"))]
 pub(super) use self::tls::tls_of;
 use crate::instance::Address;
 

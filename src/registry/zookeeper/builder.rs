@@ -7,18 +7,21 @@ use std::{
 };
 
 use super::{
-    ZooKeeper, codec,
+    ZooKeeper,
+    codec::{self, ZooKeeperLayout},
     config::{Config, Credentials},
+    pipe::Secure,
 };
 use crate::{
     error::{Error, Result},
-    instance::Address,
+    instance::{Address, Scheme},
     observe::{Observer, default_observer},
     registry::{
         Registry,
-        wire::{Secret, is_loopback, with_port},
+        wire::{Secret, is_loopback, tls_of, with_port},
     },
     target::{RegistryUri, duration_param},
+    tls::ClientTls,
 };
 
 /// Builds a [`ZooKeeper`].
@@ -26,9 +29,11 @@ use crate::{
 #[must_use]
 pub struct ZooKeeperBuilder {
     members: Vec<String>,
-    root: String,
+    root: Option<String>,
+    layout: ZooKeeperLayout,
     session: Duration,
     credentials: Option<Credentials>,
+    tls: Option<ClientTls>,
     allow_plaintext: bool,
     observer: Arc<dyn Observer>,
 }
@@ -42,17 +47,26 @@ impl ZooKeeperBuilder {
     pub(super) fn new(members: Vec<String>) -> Self {
         Self {
             members,
-            root: "/microservices".to_owned(),
+            root: None,
+            layout: ZooKeeperLayout::default(),
             session: ZooKeeper::DEFAULT_SESSION,
             credentials: None,
+            tls: None,
             allow_plaintext: false,
             observer: default_observer(),
         }
     }
 
-    /// Sets the node under which all services are. Default `/microservices`, as Kratos has it.
+    /// Sets the node under which all services are. Default `/microservices`, as Kratos has it; with the
+    /// [layouts](Self::layout) of Curator and Spring `/services`.
     pub fn root(mut self, root: impl Into<String>) -> Self {
-        self.root = root.into();
+        self.root = Some(root.into());
+        self
+    }
+
+    /// Sets how instances are laid out. Default [`ZooKeeperLayout::Kratos`].
+    pub fn layout(mut self, layout: ZooKeeperLayout) -> Self {
+        self.layout = layout;
         self
     }
 
@@ -81,7 +95,17 @@ impl ZooKeeperBuilder {
         self
     }
 
-    /// Sets whether a password may leave this machine, as it does in plaintext. Default: no.
+    /// Speaks TLS with all members, at their `secureClientPort`. Each one's certificate must name the host it is called
+    /// by, or all of them the [server name](ClientTls::server_name) set there. Default: plaintext.
+    ///
+    /// zookeeper-client speaks to a port of this machine's loopback then, one for each member and session, that lets in
+    /// nobody else, and TLS begins there.
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Sets whether a password may leave this machine without TLS. Default: no.
     pub fn allow_plaintext_password(mut self, allow: bool) -> Self {
         self.allow_plaintext = allow;
         self
@@ -98,17 +122,20 @@ impl ZooKeeperBuilder {
     /// # Errors
     ///
     /// [`Kind::InvalidInput`](crate::Kind::InvalidInput) if a member is no `host:port`, if there is none at all, if the
-    /// root is no path, if the user's name is empty or has a colon, or if a password would leave this machine.
+    /// root is no path, if the user's name is empty or has a colon, if a file of the TLS options cannot be read, or if a
+    /// password would leave this machine in plaintext.
     pub fn build(self) -> Result<ZooKeeper> {
         let members = self.members.iter().map(|member| member.trim()).filter(|member| !member.is_empty());
-        let mut members = members.map(parse).collect::<Result<Vec<_>>>()?;
+        let secure = self.tls.is_some();
+        let mut members = members.map(|member| parse(member, secure)).collect::<Result<Vec<_>>>()?;
         let mut seen = std::collections::HashSet::new();
         members.retain(|member| seen.insert(member.clone()));
         if members.is_empty() {
             let context = "ZooKeeper has no member; write it as zookeeper://10.0.0.5:2181,10.0.0.6:2181";
             return Err(Error::invalid(context));
         }
-        let root = self.root.trim_end_matches('/').to_owned();
+        let root = self.root.unwrap_or_else(|| self.layout.root().to_owned());
+        let root = root.trim_end_matches('/').to_owned();
         if let Some(rest) = root.strip_prefix('/') {
             rest.split('/').try_for_each(|part| codec::segment("root", part).map(drop))?;
         } else if !root.is_empty() {
@@ -119,37 +146,45 @@ impl ZooKeeperBuilder {
                 return Err(Error::invalid("the name of ZooKeeper's user is empty, or has a colon"));
             }
             let exposed = members.iter().find(|member| !is_loopback(member));
-            if let (false, Some(to)) = (self.allow_plaintext, exposed) {
+            if let (false, false, Some(to)) = (secure, self.allow_plaintext, exposed) {
                 return Err(Error::invalid(format!(
-                    "the password of ZooKeeper's user would go to {} in plaintext; allow it (plaintext_password=true)",
+                    "the password of ZooKeeper's user would go to {} in plaintext; name its issuer (ca=), or allow it \
+                     (plaintext_password=true)",
                     to.authority()
                 )));
             }
         }
-        let hosts: Vec<_> = members.iter().map(|member| member.authority().to_string()).collect();
-        let hosts = hosts.join(",");
-        let name = format!("zookeeper://{hosts}?root={root}").into();
-        let Self { session, credentials, observer, .. } = self;
-        Ok(ZooKeeper::of(Config { hosts, root, session, credentials, observer, name }))
+        let Self { layout, session, credentials, tls, observer, .. } = self;
+        let tls = tls.map(|tls| {
+            let named = tls.expects().is_some();
+            let handshake = tls.prepare("zookeeper", observer.clone())?.without_h2();
+            Ok::<_, Error>(Arc::new(Secure { handshake, named }))
+        });
+        let tls = tls.transpose()?;
+        let mut config = Config { members, tls, layout, root, session, credentials, observer, name: "".into() };
+        config.name = format!("zookeeper://{}?root={}", config.hosts(), config.root).into();
+        Ok(ZooKeeper::of(config))
     }
 }
 
 /// Reads `host:port`, or `host`.
-fn parse(text: &str) -> Result<Address> {
+fn parse(text: &str, secure: bool) -> Result<Address> {
     let wrong = |why: &str| Error::invalid(format!("this is no member of ZooKeeper: {why}; write it as 10.0.0.5:2181"));
     if text.contains("://") {
-        return Err(wrong("it has a scheme, and there is no TLS to ZooKeeper yet"));
+        return Err(wrong("it has a scheme; TLS is asked for by ca="));
     }
     if text.contains('@') {
         return Err(wrong("a user and a password do not stand before the host; set user= and password_file="));
     }
     let text = with_port(text, DEFAULT_PORT);
-    let address = format!("grpc://{text}").parse::<Address>();
+    let scheme = if secure { Scheme::Grpcs } else { Scheme::Grpc };
+    let address = format!("{scheme}://{text}").parse::<Address>();
     address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
 }
 
 /// The keys of a URI's query.
-const KEYS: [&str; 5] = ["root", "session", "user", "password_file", "plaintext_password"];
+const KEYS: [&str; 10] =
+    ["root", "layout", "session", "user", "password_file", "plaintext_password", "ca", "cert", "key", "server_name"];
 
 impl ZooKeeper {
     /// Opens `zookeeper://HOST:PORT,HOST:PORT?root=/microservices&session=15s&…`.
@@ -166,6 +201,10 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>) -> Result<ZooKeeper> {
     }
     let hosts = if uri.authority().is_empty() { "127.0.0.1:2181" } else { uri.authority() };
     let mut builder = ZooKeeper::builder(hosts.split(',')).observer(observer.clone());
+    if let Some(layout) = uri.param("layout") {
+        let layout = ZooKeeperLayout::parse(layout).ok_or_else(|| wrong("its layout is not kratos, curator or spring"));
+        builder = builder.layout(layout?);
+    }
     if let Some(root) = uri.param("root") {
         builder = builder.root(root);
     }
@@ -187,6 +226,8 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>) -> Result<ZooKeeper> {
         Some("true") => true,
         Some(_) => return Err(wrong("its plaintext_password is not true or false")),
     };
+    // ZooKeeper's own clients have no usual variables for these.
+    builder.tls = tls_of(uri, |_| None, [""; 4])?;
     builder.build()
 }
 
@@ -202,12 +243,14 @@ mod tests {
     fn reads_hosts_and_defaults() {
         let read = opened("zookeeper://10.0.0.5:2181,[::1]:4001,zk,10.0.0.5:2181").expect("members");
         let config = &read.inner.config;
-        assert_eq!(config.hosts, "10.0.0.5:2181,[::1]:4001,zk:2181");
+        assert_eq!(config.hosts(), "10.0.0.5:2181,[::1]:4001,zk:2181");
         assert_eq!((config.root.as_str(), config.session), ("/microservices", ZooKeeper::DEFAULT_SESSION));
         let read = opened("zookeeper://?root=/a/b/&session=5s").expect("this machine");
         assert_eq!(&*read.inner.config.name, "zookeeper://127.0.0.1:2181?root=/a/b");
         assert_eq!(read.inner.config.session, Duration::from_secs(5));
         assert_eq!(opened("zookeeper://h?root=/").expect("a root").inner.config.root, "");
+        let read = opened("zookeeper://h?layout=spring").expect("a layout");
+        assert_eq!((&*read.inner.config.root, read.inner.config.layout), ("/services", ZooKeeperLayout::Spring));
     }
 
     #[test]
@@ -215,18 +258,38 @@ mod tests {
         for (uri, why) in [
             ("zookeeper://h?ttl=1s", "knows no key \"ttl\""),
             ("zookeeper://h/team", "root="),
+            ("zookeeper://h?layout=spring-cloud", "kratos, curator or spring"),
             ("zookeeper://h?root=a", "slash"),
             ("zookeeper://h?root=/a//b", "slash"),
             ("zookeeper://h?session=1ms", "500ms"),
             ("zookeeper://h?password_file=/x", "need each other"),
             ("zookeeper://u:p@h:1", "password_file="),
             ("zookeeper://10.0.0.5?user=u&password_file=/x", "plaintext_password=true"),
+            ("zookeeper://10.0.0.5?user=u&password_file=/x", "ca="),
             ("zookeeper://h:0", "no member"),
+            ("zookeeper://https:%2F%2Fh:1", "ca="),
+            ("zookeeper://h?cert=/x&key=/y", "need ca"),
+            ("zookeeper://h?ca=/nowhere.pem", "/nowhere.pem"),
         ] {
             let said = format!("{:#}", opened(uri).expect_err(uri));
             assert!(said.contains(why), "{uri}: {said}");
         }
         let debug = format!("{:?}", ZooKeeper::builder(["localhost"]).user("u", "hunter2").build().expect("loopback"));
         assert!(!debug.contains("hunter2"), "{debug}");
+    }
+
+    #[test]
+    fn tls_is_asked_for_by_its_issuer_and_hides_passwords() {
+        const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
+        let read =
+            opened(&format!("zookeeper://10.0.0.5:2281,zk?ca={DATA}/ca.pem&user=u&password_file=/x")).expect("TLS");
+        let config = &read.inner.config;
+        assert_eq!(config.members[0].to_string(), "grpcs://10.0.0.5:2281");
+        assert!(!config.tls.as_ref().expect("TLS").named);
+        let with = format!("ca={DATA}/ca.pem&cert={DATA}/client.pem&key={DATA}/client.key&server_name=echo");
+        let read = opened(&format!("zookeeper://h?{with}")).expect("with a certificate of its own");
+        let tls = read.inner.config.tls.as_ref().expect("TLS");
+        assert!(tls.named && tls.handshake.identity().is_some_and(|file| file.ends_with("client.pem")));
+        assert!(opened("zookeeper://h").expect("plaintext").inner.config.tls.is_none());
     }
 }

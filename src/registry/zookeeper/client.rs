@@ -1,13 +1,26 @@
 //! Sessions, requests and answers; no policy.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
-use zookeeper_client::{Acls, Client, CreateMode, Error as Failure};
+use zookeeper_client::{Acls, Client, CreateMode, Error as Failure, OneshotWatcher, StateWatcher};
 
-use super::config::Config;
-use crate::error::{Error, Kind, Result};
+use super::{
+    config::Config,
+    pipe::{self, Pipe},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    util::task,
+};
 
 /// How long one request may take.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -30,6 +43,8 @@ const TRIES: usize = 8;
 pub(super) struct Session {
     client: Client,
     config: Arc<Config>,
+    /// Whether a member did not know watches that stay.
+    old: Arc<AtomicBool>,
 }
 
 /// Whose a node is.
@@ -46,13 +61,36 @@ impl Session {
             .with_session_timeout(config.session)
             .with_connection_timeout((config.session * 2 / 5).min(MEMBER_WITHIN))
             .with_fail_eagerly();
+        let mut pipe = match &config.tls {
+            None => None,
+            Some(tls) => Some(Pipe::open(&config.members, tls).await?),
+        };
+        let mut hosts = config.hosts();
+        if let Some(pipe) = &pipe {
+            // Before all others.
+            connector = connector.with_auth(pipe::SCHEME, &pipe.key());
+            hosts = pipe.hosts()?;
+        }
         if let Some(credentials) = &config.credentials {
             connector = connector.with_auth("digest", credentials.digest().await?.as_bytes());
         }
-        let connected = timeout(CONNECT_WITHIN, connector.connect(&config.hosts));
-        let connected = connected.await.unwrap_or(Err(Failure::Timeout));
-        let client = connected.map_err(|failure| config.error(failure).context("no session with ZooKeeper"))?;
-        Ok(Self { client, config: config.clone() })
+        let connecting = timeout(CONNECT_WITHIN, connector.connect(&hosts));
+        let connected = match &mut pipe {
+            None => connecting.await,
+            Some(pipe) => pipe.carry_until(connecting).await,
+        };
+        let client = connected.unwrap_or(Err(Failure::Timeout)).map_err(|failure| {
+            let why = pipe.as_ref().and_then(Pipe::failed);
+            why.unwrap_or_else(|| config.error(failure)).context("no session with ZooKeeper")
+        })?;
+        if let Some(mut pipe) = pipe {
+            let states = client.state_watcher();
+            task::spawn_bounded(async move {
+                pipe.carry_until(ended(states)).await;
+                pipe.close().await;
+            });
+        }
+        Ok(Self { client, config: config.clone(), old: Arc::default() })
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -73,13 +111,24 @@ impl Session {
         self.client.state().is_terminated()
     }
 
+    /// Whether only watches that fire once are of use.
+    pub(super) fn is_old(&self) -> bool {
+        self.old.load(Relaxed)
+    }
+
+    pub(super) fn set_old(&self) {
+        self.old.store(true, Relaxed);
+    }
+
     /// Puts a node of ours there, whatever was there before.
     pub(super) async fn put(&self, parent: &str, path: &str, data: &[u8]) -> Result<()> {
         let mut last = Failure::NodeExists;
         for _ in 0..TRIES {
             match self.try_put(parent, path, data).await {
                 Ok(()) => return Ok(()),
-                Err(failure @ (Failure::ConnectionLoss | Failure::BadVersion | Failure::NodeExists)) => last = failure,
+                Err(failure @ (Failure::BadVersion | Failure::NodeExists)) => last = failure,
+                // It may have been done: then the node is ours.
+                Err(failure) if is_lost(&failure) => last = failure,
                 // The parent, or the node that was to be overwritten, went meanwhile.
                 Err(failure @ Failure::NoNode) => last = failure,
                 Err(failure) => return Err(self.config.error(failure)),
@@ -130,11 +179,10 @@ impl Session {
     pub(super) async fn remove(&self, path: &str, bound: Duration) -> Result<()> {
         let removed = timeout(bound, async {
             for _ in 0..TRIES {
-                let Owner::Us(version) = self.try_owner(path).await? else { return Ok(()) };
-                match self.client.delete(path, Some(version)).await {
-                    Err(Failure::BadVersion | Failure::ConnectionLoss) => {}
-                    Err(Failure::NoNode) => return Ok(()),
-                    deleted => return deleted,
+                match self.try_remove(path).await {
+                    Err(Failure::BadVersion) => {}
+                    Err(failure) if is_lost(&failure) => {}
+                    removed => return removed,
                 }
             }
             Err(Failure::ConnectionLoss)
@@ -143,6 +191,14 @@ impl Session {
             // The nodes of a session go with it.
             Err(Failure::SessionExpired | Failure::ClientClosed) => Ok(()),
             removed => removed.map_err(|failure| self.config.error(failure)),
+        }
+    }
+
+    async fn try_remove(&self, path: &str) -> Result<(), Failure> {
+        let Owner::Us(version) = self.try_owner(path).await? else { return Ok(()) };
+        match self.client.delete(path, Some(version)).await {
+            Err(Failure::NoNode) => Ok(()),
+            deleted => deleted,
         }
     }
 
@@ -162,9 +218,34 @@ impl Session {
 
     /// Reads these children, so many at once; one that is gone by now has no data.
     pub(super) async fn read(&self, path: &str, names: Vec<String>) -> Result<Vec<(String, Option<Vec<u8>>)>> {
-        let read = |name: String| async move {
-            match within(self.client.get_data(&format!("{path}/{name}"))).await {
-                Ok((data, _)) => Ok((name, Some(data))),
+        self.each(
+            names,
+            |name| async move { self.client.get_data(&format!("{path}/{name}")).await.map(|(data, _)| data) },
+        )
+        .await
+    }
+
+    /// The same, with a watch on each.
+    pub(super) async fn read_and_watch(
+        &self,
+        path: &str,
+        names: BTreeSet<String>,
+    ) -> Result<Vec<(String, Option<(Vec<u8>, OneshotWatcher)>)>> {
+        self.each(names, |name| async move {
+            let read = self.client.get_and_watch_data(&format!("{path}/{name}")).await;
+            read.map(|(data, _, watcher)| (data, watcher))
+        })
+        .await
+    }
+
+    async fn each<T: Send, F: Future<Output = Result<T, Failure>> + Send>(
+        &self,
+        names: impl IntoIterator<Item = String, IntoIter: Send> + Send,
+        read: impl Fn(String) -> F + Send + Sync,
+    ) -> Result<Vec<(String, Option<T>)>> {
+        let read = |name: String| async {
+            match within(read(name.clone())).await {
+                Ok(read) => Ok((name, Some(read))),
                 Err(Failure::NoNode) => Ok((name, None)),
                 Err(failure) => Err(self.config.error(failure)),
             }
@@ -176,6 +257,18 @@ impl Session {
         }
         Ok(all)
     }
+}
+
+/// Waits for the end of a session: at the latest after its time without an answer, and soon where nobody needs it.
+async fn ended(mut states: StateWatcher) {
+    while !states.peek_state().is_terminated() {
+        states.changed().await;
+    }
+}
+
+/// Whether a connection ended under a request: those that say nothing end with an error of the client's own.
+fn is_lost(failure: &Failure) -> bool {
+    matches!(failure, Failure::ConnectionLoss | Failure::Custom(_))
 }
 
 async fn within<T>(request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -2,10 +2,76 @@
 
 use std::sync::Arc;
 
+use super::curator;
 use crate::{
     error::{Error, Kind, Result},
     instance::{ServiceInstance, ServiceName},
 };
+
+/// How instances are laid out in ZooKeeper, for the programs of other frameworks that share them.
+///
+/// In each the node of an instance is `ROOT/SERVICE/ID`, and its data JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum ZooKeeperLayout {
+    /// Kratos's: the whole instance in JSON.
+    #[default]
+    Kratos,
+    /// That of Apache Curator's service discovery: a host, a port, a port for TLS, and the metadata as payload.
+    Curator,
+    /// Spring Cloud ZooKeeper's: Curator's, with a payload of its own that holds the metadata.
+    Spring,
+}
+
+impl ZooKeeperLayout {
+    /// The name in a URI.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "kratos" => Some(Self::Kratos),
+            "curator" => Some(Self::Curator),
+            "spring" => Some(Self::Spring),
+            _ => None,
+        }
+    }
+
+    /// The root where nobody says so.
+    pub(super) fn root(self) -> &'static str {
+        match self {
+            Self::Kratos => "/microservices",
+            Self::Curator | Self::Spring => "/services",
+        }
+    }
+
+    /// The data of an instance that is registered `at` so many milliseconds after 1970.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::InvalidInput`] if the layout has no place for such an instance.
+    pub(super) fn encode(self, instance: &ServiceInstance, at: u64) -> Result<String> {
+        match self {
+            Self::Kratos => Ok(instance.to_json()),
+            Self::Curator => curator::encode(instance, curator::Payload::Metadata, at),
+            Self::Spring => curator::encode(instance, curator::Payload::Spring, at),
+        }
+    }
+
+    /// Reads the data of a node of the service.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Corrupt`], saying why it is no instance of the service.
+    pub(super) fn decode(self, service: &ServiceName, data: &[u8]) -> Result<Arc<ServiceInstance>> {
+        let instance = match self {
+            Self::Kratos => ServiceInstance::from_json(data)?,
+            Self::Curator | Self::Spring => curator::decode(data)?,
+        };
+        if instance.service() != service {
+            let context = format!("it says that it is an instance of {}", instance.service());
+            return Err(Error::new(Kind::Corrupt, context));
+        }
+        Ok(Arc::new(instance))
+    }
+}
 
 /// The node of a service: its instances are the children.
 pub(super) fn service_path(root: &str, service: &ServiceName) -> Result<String> {
@@ -30,20 +96,6 @@ pub(super) fn segment<'a>(what: &str, text: &'a str) -> Result<&'a str> {
     Ok(text)
 }
 
-/// Reads the data of a node of the service.
-///
-/// # Errors
-///
-/// [`Kind::Corrupt`], saying why it is no instance of the service.
-pub(super) fn decode(service: &ServiceName, data: &[u8]) -> Result<Arc<ServiceInstance>> {
-    let instance = ServiceInstance::from_json(data)?;
-    if instance.service() != service {
-        let context = format!("it says that it is an instance of {}", instance.service());
-        return Err(Error::new(Kind::Corrupt, context));
-    }
-    Ok(Arc::new(instance))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,8 +104,9 @@ mod tests {
 
     #[test]
     fn kratos_s_bytes_are_read_and_written() {
-        let one = decode(&"helloworld".parse().expect("a name"), RECORDED.as_bytes()).expect("Kratos's own");
-        assert_eq!(one.to_json(), RECORDED);
+        let one = ZooKeeperLayout::Kratos.decode(&"helloworld".parse().expect("a name"), RECORDED.as_bytes());
+        let one = one.expect("Kratos's own");
+        assert_eq!(ZooKeeperLayout::Kratos.encode(&one, 0).expect("all fits"), RECORDED);
         assert_eq!(one.addresses().len(), 2);
         assert_eq!(instance_path("/microservices", &one).expect("fit"), "/microservices/helloworld/inst-a");
     }
@@ -70,7 +123,17 @@ mod tests {
 
     #[test]
     fn another_service_s_record_is_no_instance() {
-        let error = decode(&"other".parse().expect("a name"), RECORDED.as_bytes()).expect_err("helloworld's");
+        let other = "other".parse().expect("a name");
+        let error = ZooKeeperLayout::Kratos.decode(&other, RECORDED.as_bytes()).expect_err("helloworld's");
         assert_eq!(error.kind(), Kind::Corrupt);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(data in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            for layout in [ZooKeeperLayout::Kratos, ZooKeeperLayout::Curator, ZooKeeperLayout::Spring] {
+                let _ = layout.decode(&"s".parse().expect("a name"), &data);
+            }
+        }
     }
 }

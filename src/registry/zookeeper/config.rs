@@ -2,12 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{error::Result, observe::Observer, registry::wire::Secret};
+use super::{codec::ZooKeeperLayout, pipe::Secure};
+use crate::{error::Result, instance::Address, observe::Observer, registry::wire::Secret};
 
 #[derive(Debug, Clone)]
 pub(super) struct Config {
-    /// `host:port,host:port`, at least one.
-    pub(super) hosts: String,
+    /// At least one.
+    pub(super) members: Vec<Address>,
+    /// Where TLS is spoken.
+    pub(super) tls: Option<Arc<Secure>>,
+    pub(super) layout: ZooKeeperLayout,
     /// Begins with a slash and does not end with one; or empty.
     pub(super) root: String,
     pub(super) session: Duration,
@@ -23,6 +27,14 @@ pub(super) struct Credentials {
     pub(super) user: String,
     /// Read for each new session, so that it may change.
     pub(super) password: Secret,
+}
+
+impl Config {
+    /// `host:port,host:port`.
+    pub(super) fn hosts(&self) -> String {
+        let hosts: Vec<_> = self.members.iter().map(|member| member.authority().to_string()).collect();
+        hosts.join(",")
+    }
 }
 
 impl Credentials {

@@ -4,19 +4,27 @@ mod builder;
 mod client;
 mod codec;
 mod config;
+mod curator;
 mod leases;
+mod once;
+mod pipe;
+mod records;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::{runtime::Id, sync::Mutex};
 
-pub use self::builder::ZooKeeperBuilder;
+pub use self::{builder::ZooKeeperBuilder, codec::ZooKeeperLayout};
 use self::{
     client::{Owner, Session},
     config::Config,
     leases::Leases,
-    watch::{Follower, Records},
+    records::{Place, Records},
+    watch::Follower,
 };
 use super::{BoxFuture, Discovery, Lease, Registrar, Registry, Renewal, Snapshot, Update, Watch};
 use crate::{
@@ -25,7 +33,7 @@ use crate::{
     util::task,
 };
 
-/// An ensemble of ZooKeeper as registry, byte for byte as Kratos uses it.
+/// An ensemble of ZooKeeper as registry, byte for byte as Kratos uses it, or in another [layout](ZooKeeperLayout).
 ///
 /// An instance is the ephemeral node `/microservices/SERVICE/ID` with its JSON, of a session of its own. A renewal looks
 /// whether the node is there *and* is that session's: one that was deleted or replaced is [`Renewal::Lost`], so its
@@ -80,8 +88,9 @@ impl ZooKeeper {
         Self { inner: Arc::new(Inner { config, leases, reading: Mutex::new(None) }) }
     }
 
-    fn path(&self, service: &ServiceName) -> Result<String> {
-        codec::service_path(&self.inner.config.root, service)
+    fn place(&self, service: &ServiceName) -> Result<Place> {
+        let Config { root, layout, .. } = &*self.inner.config;
+        Ok(Place { service: service.clone(), path: codec::service_path(root, service)?, layout: *layout })
     }
 
     fn node(&self, instance: &ServiceInstance) -> Result<String> {
@@ -117,10 +126,12 @@ fn told(what: &str, instance: &ServiceInstance) -> impl Fn(Error) -> Error {
 impl Registrar for ZooKeeper {
     fn register<'a>(&'a self, instance: &'a Arc<ServiceInstance>) -> BoxFuture<'a, Result<Lease>> {
         Box::pin(async move {
-            let (parent, path) = (self.path(instance.service())?, self.node(instance)?);
+            let (parent, path) = (self.place(instance.service())?.path, self.node(instance)?);
+            let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let data = self.inner.config.layout.encode(instance, u64::try_from(at).unwrap_or_default())?;
             let told = told("register", instance);
             let session = Session::connect(&self.inner.config).await.map_err(&told)?;
-            session.put(&parent, &path, instance.to_json().as_bytes()).await.map_err(told)?;
+            session.put(&parent, &path, data.as_bytes()).await.map_err(told)?;
             let (token, ttl) = (session.token(), session.ttl());
             self.inner.leases.insert(token.clone(), path, session);
             Ok(Lease::new(instance.clone(), ttl, token))
@@ -159,10 +170,10 @@ impl Registrar for ZooKeeper {
 impl Discovery for ZooKeeper {
     fn list<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<Snapshot>> {
         Box::pin(async move {
-            let path = self.path(service)?;
+            let place = self.place(service)?;
             let listed = async {
                 let session = self.inner.session().await?;
-                Records::list(&session, &path, service).await
+                Records::list(&session, &place).await
             };
             let records = listed.await.map_err(|error| error.context(format!("cannot list {service}")))?;
             Ok(records.map_or_else(Snapshot::default, |records| records.snapshot()))
@@ -170,10 +181,10 @@ impl Discovery for ZooKeeper {
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
-        let (inner, service, path) = (self.inner.clone(), service.clone(), self.path(service));
+        let (inner, place) = (self.inner.clone(), self.place(service));
         Watch::driven(|sender| async move {
-            match path {
-                Ok(path) => Follower::new(inner, service, path).drive(sender).await,
+            match place {
+                Ok(place) => Follower::new(inner, place).drive(sender).await,
                 Err(error) => {
                     sender.send(Update::Unavailable(error));
                     sender.closed().await;

@@ -6,87 +6,36 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, select, select_all};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{AddWatchMode, Error as Failure, EventType, PersistentWatcher, SessionState, WatchedEvent};
 
-use super::{Inner, client::Session, codec};
+use super::{
+    Inner,
+    client::Session,
+    records::{Place, Records},
+};
 use crate::{
-    error::{Error, Kind, Result},
-    instance::{ServiceInstance, ServiceName},
-    registry::{Snapshot, Update, WatchSender, skips::Skips},
+    error::{Error, Result},
+    registry::{Update, WatchSender, skips::Skips},
     util::{
         backoff::{Backoff, BackoffConfig},
         rng::Rng,
     },
 };
 
-/// So many records of one service are held.
-pub(super) const MOST: usize = 20_000;
-
 /// Many events at once are one update.
-const BATCH: Duration = Duration::from_millis(20);
+pub(super) const BATCH: Duration = Duration::from_millis(20);
+
+/// How long a server takes to end a connection after what it does not know.
+const HANGS_UP_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long the request for a watch may take.
-const WITHIN: Duration = Duration::from_secs(5);
-
-/// The children of a service's node, each an instance or why it is none.
-#[derive(Debug, Default)]
-pub(super) struct Records {
-    by_name: BTreeMap<String, Result<Arc<ServiceInstance>>>,
-    /// How many there are beside those held.
-    beyond: usize,
-}
-
-impl Records {
-    /// All children; none at all if there is no such node.
-    pub(super) async fn list(session: &Session, path: &str, service: &ServiceName) -> Result<Option<Self>> {
-        let Some(mut names) = session.children(path).await? else { return Ok(None) };
-        names.sort_unstable();
-        let beyond = names.len().saturating_sub(MOST);
-        names.truncate(MOST);
-        let mut records = Self { beyond, ..Self::default() };
-        records.reread(session, path, service, names).await?;
-        Ok(Some(records))
-    }
-
-    async fn reread(&mut self, session: &Session, path: &str, service: &ServiceName, names: Vec<String>) -> Result<()> {
-        for (name, data) in session.read(path, names).await? {
-            match data {
-                None => drop(self.by_name.remove(&name)),
-                Some(_) if self.by_name.len() >= MOST && !self.by_name.contains_key(&name) => self.beyond += 1,
-                Some(data) => drop(self.by_name.insert(name, codec::decode(service, &data))),
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let skipped = self.by_name.values().filter(|read| read.is_err()).count() + self.beyond;
-        Snapshot::new(self.by_name.values().filter_map(|read| read.as_ref().ok()).cloned()).with_skipped(skipped)
-    }
-
-    /// What is no instance, by its path; the sum of what was too much under one name.
-    fn skipped(&self, path: &str) -> BTreeMap<String, Error> {
-        let wrong = |(name, read): (&String, &Result<_>)| {
-            read.as_ref().err().map(|error| (format!("{path}/{name}"), error.clone()))
-        };
-        let mut skipped: BTreeMap<_, _> = self.by_name.iter().filter_map(wrong).collect();
-        if self.beyond > 0 {
-            let context = format!("more than {MOST} records: some are not read");
-            skipped.insert(format!("{path}/*"), Error::new(Kind::Exhausted, context));
-        }
-        skipped
-    }
-}
+pub(super) const WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Follower {
-    inner: Arc<Inner>,
-    service: ServiceName,
-    path: String,
+    pub(super) inner: Arc<Inner>,
+    pub(super) place: Place,
     skips: Skips,
-    /// Whether a member did not know watches that stay.
-    is_old: bool,
     backoff: Backoff,
     rng: Rng,
 }
@@ -101,14 +50,12 @@ struct Dirty {
 }
 
 impl Follower {
-    pub(super) fn new(inner: Arc<Inner>, service: ServiceName, path: String) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, place: Place) -> Self {
         let skips = Skips::new(inner.config.name.clone(), inner.config.observer.clone());
         Self {
             inner,
-            service,
-            path,
+            place,
             skips,
-            is_old: false,
             backoff: Backoff::new(BackoffConfig::spread(Duration::from_secs(10))),
             rng: Rng::from_entropy(),
         }
@@ -127,42 +74,51 @@ impl Follower {
     /// Follows by one session, for as long as it lives.
     async fn follow(&mut self, sender: &WatchSender) -> Result<()> {
         let session = self.inner.session().await?;
-        if self.is_old {
-            return self.follow_each(&session, sender).await;
+        if session.is_old() {
+            return self.follow_once(&session, sender).await;
         }
+        let mut states = session.client().state_watcher();
         match self.begin(&session).await {
             Ok(watcher) => self.follow_all(&session, watcher, sender).await,
             // A server before 3.6, which ends the connection with that answer.
             Err(Failure::Unimplemented) => {
-                self.is_old = true;
-                self.follow_each(&session, sender).await
+                session.set_old();
+                let _ = timeout(HANGS_UP_WITHIN, states.changed()).await;
+                self.follow_once(&session, sender).await
             }
             Err(failure) => Err(self.inner.config.error(failure)),
         }
     }
 
     async fn begin(&self, session: &Session) -> Result<PersistentWatcher, Failure> {
-        let asked = timeout(WITHIN, session.client().watch(&self.path, AddWatchMode::PersistentRecursive));
+        let asked = timeout(WITHIN, session.client().watch(&self.place.path, AddWatchMode::PersistentRecursive));
         asked.await.unwrap_or(Err(Failure::Timeout))
     }
 
     async fn list(&mut self, session: &Session, sender: &WatchSender) -> Result<Records> {
-        let records = Records::list(session, &self.path, &self.service).await?;
-        self.backoff.reset();
-        let found = records.is_some();
-        let records = records.unwrap_or_default();
-        if found {
-            self.tell(&records, sender);
-        } else {
-            self.skips.tell(&self.service, &BTreeMap::new());
-            sender.send(Update::NotFound);
+        let records = Records::list(session, &self.place).await?;
+        match &records {
+            Some(records) => self.tell(records, sender),
+            None => self.tell_none(sender),
         }
-        Ok(records)
+        Ok(records.unwrap_or_default())
     }
 
-    fn tell(&mut self, records: &Records, sender: &WatchSender) {
-        self.skips.tell(&self.service, &records.skipped(&self.path));
+    pub(super) fn tell(&mut self, records: &Records, sender: &WatchSender) {
+        self.backoff.reset();
+        self.skips.tell(&self.place.service, &records.skipped(&self.place.path));
         sender.send(Update::Instances(records.snapshot()));
+    }
+
+    pub(super) fn tell_none(&mut self, sender: &WatchSender) {
+        self.backoff.reset();
+        self.skips.tell(&self.place.service, &BTreeMap::new());
+        sender.send(Update::NotFound);
+    }
+
+    pub(super) fn tell_lost(&self, sender: &WatchSender) {
+        let context = format!("{}: the connection is lost", self.inner.config.name);
+        sender.send(Update::Unavailable(Error::unavailable(context)));
     }
 
     async fn follow_all(
@@ -184,18 +140,22 @@ impl Follower {
                     Err(_) => break,
                 }
             }
+            if dirty.connection && session.is_old() {
+                // Another watch was told so, at this member. No watches of both kinds on one path (ZOOKEEPER-4466).
+                return Ok(());
+            }
             if dirty.connection {
                 // zookeeper-client 0.11.2 does not ask the next member for such watches again. The old one is dropped
                 // last: that of the last watch of a path takes it off at the member.
                 let anew = self.begin(session).await;
                 watcher = anew.map_err(|failure| self.inner.config.error(failure))?;
             }
-            let lacking = records.beyond > 0 && !dirty.names.is_empty();
+            let lacking = records.lacks_some() && !dirty.names.is_empty();
             if dirty.all || lacking {
                 records = self.list(session, sender).await?;
             } else if !dirty.names.is_empty() {
                 let names = dirty.names.into_iter().collect();
-                records.reread(session, &self.path, &self.service, names).await?;
+                records.reread(session, &self.place, names).await?;
                 self.tell(&records, sender);
             }
         }
@@ -207,8 +167,7 @@ impl Follower {
             let name = &self.inner.config.name;
             match event.session_state {
                 SessionState::Disconnected => {
-                    let context = format!("{name}: the connection is lost");
-                    sender.send(Update::Unavailable(Error::unavailable(context)));
+                    self.tell_lost(sender);
                 }
                 // What happened meanwhile was told to nobody (ZOOKEEPER-4698).
                 SessionState::SyncConnected | SessionState::ConnectedReadOnly => {
@@ -221,7 +180,7 @@ impl Follower {
                 }
             }
         } else {
-            match event.path.strip_prefix(&self.path) {
+            match event.path.strip_prefix(&self.place.path) {
                 Some("") => dirty.all = true,
                 Some(rest) => match rest.strip_prefix('/') {
                     Some(name) if !name.contains('/') => drop(dirty.names.insert(name.to_owned())),
@@ -232,71 +191,4 @@ impl Follower {
         }
         Ok(())
     }
-
-    /// The same by watches that fire once: of the children, and of each one's data.
-    async fn follow_each(&mut self, session: &Session, sender: &WatchSender) -> Result<()> {
-        let (client, path, config) = (session.client(), self.path.clone(), self.inner.config.clone());
-        let told = |failure| config.error(failure);
-        loop {
-            let children = match client.list_and_watch_children(&path).await {
-                Ok((mut names, watcher)) => {
-                    names.sort_unstable();
-                    names.truncate(MOST);
-                    Some((names, watcher))
-                }
-                Err(Failure::NoNode) => None,
-                Err(failure) => return Err(told(failure)),
-            };
-            let Some((names, watcher)) = children else {
-                let (stat, watcher) = client.check_and_watch_stat(&path).await.map_err(told)?;
-                if stat.is_none() {
-                    self.skips.tell(&self.service, &BTreeMap::new());
-                    sender.send(Update::NotFound);
-                    ended(&watcher.changed().await, &self.inner.config.name)?;
-                }
-                continue;
-            };
-            let mut watchers = vec![Box::pin(watcher.changed())];
-            let mut records = Records::default();
-            for name in names {
-                match client.get_and_watch_data(&format!("{path}/{name}")).await {
-                    Ok((data, _, watcher)) => {
-                        records.by_name.insert(name, codec::decode(&self.service, &data));
-                        watchers.push(Box::pin(watcher.changed()));
-                    }
-                    Err(Failure::NoNode) => {}
-                    Err(failure) => return Err(told(failure)),
-                }
-            }
-            self.backoff.reset();
-            self.tell(&records, sender);
-            let mut states = client.state_watcher();
-            let mut fired = select_all(watchers);
-            loop {
-                match select(fired, std::pin::pin!(states.changed())).await {
-                    Either::Left(((event, _, _), _)) => {
-                        ended(&event, &self.inner.config.name)?;
-                        break;
-                    }
-                    Either::Right((state, rest)) => {
-                        fired = rest;
-                        if state == SessionState::Disconnected {
-                            let context = format!("{}: the connection is lost", self.inner.config.name);
-                            sender.send(Update::Unavailable(Error::unavailable(context)));
-                        } else {
-                            break;
-                        }
-                    }
-                }
-            }
-            sleep(BATCH).await;
-        }
-    }
-}
-
-fn ended(event: &WatchedEvent, name: &str) -> Result<()> {
-    if event.event_type == EventType::Session && event.session_state.is_terminated() {
-        return Err(Error::unavailable(format!("{name}: the session is over")));
-    }
-    Ok(())
 }
