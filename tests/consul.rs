@@ -35,6 +35,8 @@ mod pipe;
 mod rest;
 #[path = "consul/secure.rs"]
 mod secure;
+#[path = "consul/stand.rs"]
+mod stand;
 
 #[path = "support/dir.rs"]
 mod dir;
@@ -43,6 +45,12 @@ mod dir;
 mod echo;
 #[path = "support/follow.rs"]
 mod follow;
+#[path = "support/link.rs"]
+mod link;
+#[path = "support/matrix.rs"]
+mod matrix;
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/servers/consul.rs"]
 mod real;
 #[path = "support/servers/mod.rs"]
