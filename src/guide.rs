@@ -34,6 +34,9 @@ pub mod where_the_time_goes {}
 #[doc = include_str!("../docs/balancing.md")]
 pub mod balancing {}
 
+#[doc = include_str!("../docs/simulation.md")]
+pub mod simulation {}
+
 #[cfg(feature = "server")]
 #[doc = include_str!("../docs/server_side.md")]
 pub mod server_side {}

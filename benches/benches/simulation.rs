@@ -1,0 +1,56 @@
+//! The crate's balancing, simulated: see `docs/simulation.md`.
+//!
+//! `cargo bench -p callsign-bench --bench simulation` checks the model, prints the table of all
+//! policies and what the default one is held to, and writes `target/bench/simulation.json`; with
+//! `-- FILE.toml…` it runs these scenarios and prints one line of JSON for each policy; with
+//! `-- --brief` it only sees that all works.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use callsign_bench::{
+    simulation::{check::check, report::Report, table::table, validate::read},
+    table::write,
+};
+
+fn main() -> ExitCode {
+    let args: Vec<_> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<(), String> {
+    let (options, files): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.starts_with("--"));
+    if let Some(unknown) = options.iter().find(|option| *option != &"--brief") {
+        return Err(format!("there is no option {unknown}; give scenario files, --brief, or nothing"));
+    }
+    if !files.is_empty() {
+        // What is wrong with any of them is said before the first of them runs.
+        let scenarios = files.iter().map(|file| read(&find(file))).collect::<Result<Vec<_>, _>>()?;
+        for scenario in scenarios {
+            Report::of(&scenario)?.rows().iter().for_each(|row| println!("{row}"));
+        }
+        return Ok(());
+    }
+    let begun = Instant::now();
+    check()?;
+    let rows = table(!options.is_empty())?;
+    println!("\n{:.0} s in all", begun.elapsed().as_secs_f64());
+    write("simulation.json", &rows).map_err(|error| error.to_string())
+}
+
+/// A file as the shell that ran cargo would find it: cargo runs this in the package's directory.
+fn find(file: &str) -> PathBuf {
+    let bases = [env::var("PWD").unwrap_or_default(), concat!(env!("CARGO_MANIFEST_DIR"), "/..").to_owned()];
+    let mut found = bases.iter().map(|base| Path::new(base).join(file)).filter(|path| path.exists());
+    found.next().unwrap_or_else(|| PathBuf::from(file))
+}
