@@ -141,8 +141,12 @@ done
 need cargo-fuzz cargo install --quiet --locked cargo-fuzz
 found=$(mktemp -d)
 trap 'rm -rf "$log" "$found"' EXIT
-step "fuzz: whatever a server says" env RUSTC_BOOTSTRAP=1 cargo fuzz run --target-dir "$PWD/target/fuzz" server \
-    "$found" fuzz/corpus/server -- -runs=4000 -max_total_time=60 -rss_limit_mb=4096
+fuzz() { # fuzz NAME TARGET RUNS
+    step "fuzz: $1" env RUSTC_BOOTSTRAP=1 cargo fuzz run --target-dir "$PWD/target/fuzz" "$2" \
+        "$found" "fuzz/corpus/$2" -- -runs="$3" -max_total_time=60 -rss_limit_mb=4096
+}
+fuzz "whatever a server says" server 4000
+fuzz "whatever a registry holds" records 100000
 need valgrind apt-get install -y -qq valgrind
 step "benchmarks check their answers, and count" cargo bench --quiet -p callsign-bench -- --brief
 step "package" cargo package --quiet --allow-dirty -p callsign

@@ -225,7 +225,7 @@ impl Calling {
                     Ok(answer) => return Poll::Ready(Ok(call.answer(answer))),
                     Err(failed) => Some(failed),
                 },
-                None => match call.calls.pick_now(&call.head).transpose()? {
+                None => match call.calls.pick_now(&call.head, call.begun).transpose()? {
                     None => None,
                     Some(picked) => match call.attempt(picked) {
                         Ok(attempt) => {

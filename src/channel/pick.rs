@@ -54,8 +54,8 @@ impl Calls {
     }
 
     /// An endpoint at once, which is what nearly all calls find; none to wait for one.
-    pub(super) fn pick_now(&self, head: &Parts) -> Option<Result<Picked, Status>> {
-        match self.look(&self.cell.load(), head, None, false) {
+    pub(super) fn pick_now(&self, head: &Parts, now: Instant) -> Option<Result<Picked, Status>> {
+        match self.look(&self.cell.load(), head, now, None, false) {
             Look::Picked(picked) => Some(Ok(picked)),
             Look::Failed(status) => Some(Err(status)),
             Look::NotReady | Look::Full => None,
@@ -70,7 +70,7 @@ impl Calls {
         deadline: Option<Instant>,
         refused: Option<&Arc<LoadCell>>,
     ) -> Result<Picked, Status> {
-        let full = match self.look(&self.cell.load(), head, refused, false) {
+        let full = match self.look(&self.cell.load(), head, Instant::now(), refused, false) {
             Look::Picked(picked) => return Ok(picked),
             Look::Failed(status) => return Err(status),
             Look::NotReady => false,
@@ -89,11 +89,13 @@ impl Calls {
     async fn wait(&self, head: &Parts, refused: Option<&Arc<LoadCell>>, full: bool) -> Result<Picked, Status> {
         let mut place = if full { Some(self.line.join().await) } else { None };
         loop {
-            let look = |published: &Arc<Published>| match self.look(published, head, refused, place.is_some()) {
-                Look::NotReady => None,
-                Look::Full if place.is_some() => None,
-                found => Some(found),
-            };
+            let look =
+                |published: &Arc<Published>| match self.look(published, head, Instant::now(), refused, place.is_some())
+                {
+                    Look::NotReady => None,
+                    Look::Full if place.is_some() => None,
+                    found => Some(found),
+                };
             let found = match &place {
                 None => Some(self.cell.wait_for(look).await),
                 Some(place) => tokio::select! {
@@ -112,7 +114,14 @@ impl Calls {
     }
 
     /// Looks in one state for an endpoint with a free stream.
-    fn look(&self, published: &Published, head: &Parts, refused: Option<&Arc<LoadCell>>, first_in_line: bool) -> Look {
+    fn look(
+        &self,
+        published: &Published,
+        head: &Parts,
+        now: Instant,
+        refused: Option<&Arc<LoadCell>>,
+        first_in_line: bool,
+    ) -> Look {
         let Ready { picker, nodes, connections, recent } = match published {
             Published::Ready(ready) => ready,
             Published::Waiting(_) => return Look::NotReady,
@@ -127,7 +136,7 @@ impl Calls {
         if let Some(refused) = refused.filter(|_| nodes.len() > 1) {
             tried.extend(nodes.iter().position(|node| Arc::ptr_eq(node.load(), refused)));
         }
-        let now = Instant::now().into_std();
+        let now = now.into_std();
         let mut nothing = Look::NotReady;
         for _ in 0..ASKED {
             let mut info = PickInfo::new(head.uri.path(), &head.headers, now, self.draws.next_u64());

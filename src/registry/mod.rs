@@ -10,6 +10,9 @@ mod etcd;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keep;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;

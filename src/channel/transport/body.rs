@@ -56,7 +56,10 @@ impl ResponseBody {
 
     fn finish(&mut self, outcome: Outcome) {
         if let Some(call) = self.call.take() {
-            call.guard.finish(outcome, Instant::now().into_std());
+            match outcome {
+                Outcome::Success => call.guard.succeed(),
+                other => call.guard.finish(other, Instant::now().into_std()),
+            }
         }
     }
 

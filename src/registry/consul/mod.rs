@@ -181,3 +181,9 @@ impl Discovery for Consul {
         Watch::driven(|sender| follower.drive(sender))
     }
 }
+
+#[cfg(fuzzing)]
+pub(super) fn read_anything(service: &ServiceName, bytes: &[u8]) {
+    let reading = codec::Reading { scheme: crate::instance::Scheme::Grpc, datacenter: true };
+    drop(reading.decode(service, bytes));
+}

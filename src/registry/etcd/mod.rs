@@ -166,3 +166,13 @@ impl Discovery for Etcd {
 fn lease_id(lease: &Lease) -> Option<i64> {
     i64::from_str_radix(lease.token(), 16).ok()
 }
+
+#[cfg(fuzzing)]
+pub(super) fn read_anything(service: &ServiceName, bytes: &[u8]) {
+    for layout in [EtcdLayout::Kratos, EtcdLayout::Grpc, EtcdLayout::GoZero] {
+        let mut records = records::Records::new(layout, service.clone(), "s/".to_owned());
+        records.put(b"s/a", bytes);
+        records.put(bytes, b"h:1");
+        drop((records.snapshot(1), records.skipped()));
+    }
+}

@@ -189,6 +189,7 @@ impl Pod {
         for (key, value) in metadata {
             builder = builder.metadata(key, value);
         }
+        let mut addresses = Vec::new();
         for port in self.ports() {
             let named = port.name.as_deref().and_then(|name| name.split('-').next());
             let protocol = protocols.get(&port.container_port.to_string()).map(String::as_str).or(named);
@@ -200,11 +201,9 @@ impl Pod {
                 // Of no scheme that is called here: left out, as elsewhere.
                 _ => continue,
             };
-            if let Ok(address) = Address::tcp(scheme, host, port.container_port) {
-                builder = builder.address(address);
-            }
+            addresses.extend(Address::tcp(scheme, host, port.container_port));
         }
-        builder.build().map(Arc::new).map_err(corrupt)
+        builder.found_at(addresses)?.build().map(Arc::new).map_err(corrupt)
     }
 }
 

@@ -361,3 +361,14 @@ impl Discovery for Kubernetes {
         })
     }
 }
+
+#[cfg(fuzzing)]
+pub(super) fn read_anything(service: &ServiceName, bytes: &[u8]) {
+    let Ok(object) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
+    for mode in [Mode::Slices, Mode::Pods] {
+        let Ok(subject) = subject::Subject::new(mode, service, &slices::Choice::default()) else { continue };
+        let mut known = known::Known::new(subject);
+        known.put(object.clone());
+        drop(known.snapshot());
+    }
+}

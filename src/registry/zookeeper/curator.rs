@@ -222,7 +222,7 @@ pub(super) fn decode(data: &[u8]) -> Result<ServiceInstance> {
     let status = if is_up && read.enabled.unwrap_or(true) { Status::Up } else { Status::Down };
     let version = metadata.remove(VERSION).unwrap_or_default();
     let builder = ServiceInstance::builder(read.name, read.id).map_err(corrupt)?;
-    let builder = builder.addresses(addresses).status(status).version(version);
+    let builder = builder.found_at(addresses)?.status(status).version(version);
     let builder = metadata.into_iter().fold(builder, |builder, (key, value)| builder.metadata(key, value));
     builder.build().map_err(corrupt)
 }

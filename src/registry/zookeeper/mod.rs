@@ -193,3 +193,10 @@ impl Discovery for ZooKeeper {
         })
     }
 }
+
+#[cfg(fuzzing)]
+pub(super) fn read_anything(service: &ServiceName, bytes: &[u8]) {
+    for layout in [ZooKeeperLayout::Kratos, ZooKeeperLayout::Curator, ZooKeeperLayout::Spring] {
+        drop(layout.decode(service, bytes));
+    }
+}

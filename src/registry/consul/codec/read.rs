@@ -146,7 +146,7 @@ impl Reading {
         }
         // gRPC first: Kratos takes the first.
         addresses.sort_by_key(|address| !address.scheme().is_grpc());
-        builder.addresses(addresses).build().map(Some).map_err(corrupt)
+        builder.found_at(addresses)?.build().map(Some).map_err(corrupt)
     }
 }
 
