@@ -354,6 +354,7 @@ async fn calls_in_flight_outlive_the_channel_and_then_nothing_is_left() {
     assert_eq!((net.open("e0:1"), net.open("e1:1")), (0, 0));
 }
 
+/// R2, Kratos #2575: a change of metadata reconnected everybody.
 #[tokio::test(start_paused = true)]
 async fn a_new_description_of_an_endpoint_reconnects_nobody() {
     let net = Net::new();

@@ -154,6 +154,7 @@ fn the_registry_is_removed_and_put_back_and_no_call_fails() {
     assert!(report.served_by("s0").min(report.served_by("s1")) > 3_000, "{}", report.json);
 }
 
+/// A6: the second signal did nothing.
 #[test]
 fn a_server_speaks_grpc_and_http_and_ends_at_once_when_told_twice() {
     let _alone = alone();

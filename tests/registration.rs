@@ -177,6 +177,7 @@ async fn dropping_it_takes_the_instance_out() {
     assert!(matches!(last, Some(RegistrationState::Deregistered)));
 }
 
+/// A4: an error of deregistering kept the program from ending.
 #[tokio::test(start_paused = true)]
 async fn shutdown_is_bounded_and_never_overtaken_by_what_is_in_flight() {
     // A registration in flight: it is waited for, so that its lease is not left behind.

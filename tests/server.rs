@@ -146,6 +146,7 @@ async fn health_follows_readiness_and_draining() {
     assert_eq!(health(&at, "").await, Err(Code::Unavailable));
 }
 
+/// A5: without a pause between deregistering and closing, each rollout failed calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_flight_is_finished_and_no_call_fails_while_servers_are_replaced() {
     let registry = FakeRegistry::new();
@@ -219,6 +220,7 @@ impl<S> tower::Layer<S> for Broken {
     }
 }
 
+/// A3: a server that crashed stayed registered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_leaves_nothing_registered() {
     let registry = FakeRegistry::new();
@@ -231,6 +233,7 @@ async fn a_crash_leaves_nothing_registered() {
     assert_eq!(counts.registers, counts.deregisters);
 }
 
+/// A2: a registration that failed left the servers running, and nobody was told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_down_holds_nothing_up_and_one_that_refuses_ends_it() {
     let registry = FakeRegistry::new();
@@ -258,6 +261,7 @@ async fn a_registry_that_is_down_holds_nothing_up_and_one_that_refuses_ends_it()
     assert!(format!("{error:#}").contains("refuses"), "{error:#}");
 }
 
+/// A1, Kratos #1427, #2977: registered without a listener, and the error of the bind was hidden.
 #[tokio::test]
 async fn what_cannot_begin_says_why() {
     let registry = || Registry::from(FakeRegistry::new());

@@ -273,6 +273,7 @@ mod tests {
         view.snapshot().into_iter().flat_map(Snapshot::instances).map(|instance| instance.id().as_str()).collect()
     }
 
+    /// K4: a watcher that did not read held up all others.
     #[tokio::test(start_paused = true)]
     async fn the_latest_view_wins_and_an_outage_removes_nothing() {
         let (sender, mut watch) = Watch::channel();

@@ -143,6 +143,7 @@ mod tests {
 
     const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
+    /// A7, registrator #127, #409: the address of the wrong interface, and no way to say so.
     #[tokio::test]
     async fn what_is_said_goes_before_what_is_found() {
         assert_eq!(host(ANY, Some("lb.example"), "memory://").await.expect("a host"), "lb.example");

@@ -4,7 +4,7 @@ use super::*;
 
 const TTL: Duration = Duration::from_secs(3);
 
-/// W1 of the list, Kratos #3883, #3464: after 25 s of SIGSTOP with a TTL of 5 s a server never came back.
+/// E1 and W1 of the list, Kratos #3883, #3464: after 25 s of SIGSTOP with a TTL of 5 s a server never came back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_longer_than_the_ttl_removes_nobody_and_is_recovered_from() {
     let Some(real) = real::Etcd::start(1) else { return };

@@ -99,7 +99,7 @@ async fn calls_go_where_the_slices_say() {
     b.make(&json!({}));
     until_answers(&channel, &["a", "b"]).await;
 
-    // Who terminates is called only while nobody else is ready.
+    // W7: a terminating Pod stayed listed. Who terminates is called only while nobody else is ready.
     let terminates = json!({"conditions": {"ready": false, "serving": true, "terminating": true}});
     let unready = json!({"conditions": {"ready": false, "serving": false, "terminating": false}});
     a.change(&terminates);

@@ -55,6 +55,7 @@ async fn until(watch: &mut Watch, mut holds: impl FnMut(&View) -> bool) -> View 
     tokio::time::timeout(Duration::from_secs(60), found).await.expect("in time")
 }
 
+/// E13, go-zero #3180: what failed in the background ended it for good.
 #[tokio::test(start_paused = true)]
 async fn an_ended_watch_is_opened_anew_and_the_set_stays() {
     let (fake, recorder) = (FakeRegistry::new(), Arc::new(Recorder::default()));
