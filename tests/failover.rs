@@ -1,5 +1,4 @@
-//! What happens to calls when endpoints fail. The first part holds, by name, what
-//! `tonic::transport::Channel::balance_channel` gets wrong.
+//! What happens to calls when endpoints fail: first, by name, what `balance_channel` of tonic gets wrong.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

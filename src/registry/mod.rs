@@ -16,6 +16,8 @@ pub mod fuzzing;
 mod keep;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes", feature = "zookeeper"))]
+mod limit;
 mod memory;
 mod merge;
 mod scheme;

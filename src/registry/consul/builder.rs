@@ -12,7 +12,10 @@ use crate::{
     error::{Error, Result},
     instance::{Address, Scheme},
     observe::{Observer, default_observer},
-    registry::wire::{Secret, is_loopback, with_port},
+    registry::{
+        limit::MAX_INSTANCES,
+        wire::{Secret, is_loopback, with_port},
+    },
     tls::ClientTls,
 };
 
@@ -53,7 +56,7 @@ impl ConsulBuilder {
             stale: false,
             wait: Duration::from_secs(55),
             shape,
-            reading: Reading { scheme: Scheme::Grpc, datacenter: false },
+            reading: Reading { scheme: Scheme::Grpc, datacenter: false, most: MAX_INSTANCES },
             tls: None,
             observer: default_observer(),
             name: "consul://".into(),
@@ -66,6 +69,13 @@ impl ConsulBuilder {
     pub fn datacenters<D: Into<String>>(mut self, names: impl IntoIterator<Item = D>) -> Self {
         self.config.datacenters = names.into_iter().map(Into::into).collect();
         self.config.reading.datacenter = !self.config.datacenters.is_empty();
+        self
+    }
+
+    /// Sets how many instances of one service are held at most; what is more is counted as skipped, and told.
+    /// Default 20,000.
+    pub fn max_instances(mut self, most: usize) -> Self {
+        self.config.reading.most = most.max(1);
         self
     }
 

@@ -184,6 +184,6 @@ impl Discovery for Consul {
 
 #[cfg(fuzzing)]
 pub(super) fn read_anything(service: &ServiceName, bytes: &[u8]) {
-    let reading = codec::Reading { scheme: crate::instance::Scheme::Grpc, datacenter: true };
+    let reading = codec::Reading { scheme: crate::instance::Scheme::Grpc, datacenter: true, most: 100 };
     drop(reading.decode(service, bytes));
 }

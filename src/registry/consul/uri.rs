@@ -9,6 +9,7 @@ use crate::{
     observe::Observer,
     registry::{
         Registry,
+        limit::{MAX_INSTANCES_KEY, max_instances},
         wire::{Secret, tls_of},
     },
     target::{RegistryUri, duration_param, ttl_param},
@@ -17,7 +18,8 @@ use crate::{
 const CACERT: &str = "CONSUL_CACERT";
 
 /// The keys of a URI's query.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
+    MAX_INSTANCES_KEY,
     "dc",
     "token_file",
     "plaintext_token",
@@ -67,6 +69,7 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>, env: impl Fn(&str) -> O
     let option = |key: &str, name: &str| uri.param(key).map(str::to_owned).or_else(|| env(name));
 
     let mut builder = Consul::builder(agents.split(',')).observer(observer.clone()).datacenters(list("dc"));
+    builder = builder.max_instances(max_instances(uri)?);
     builder = builder.tags(list("tags")).stale(flag("stale")?).allow_plaintext_token(flag("plaintext_token")?);
     let config = &mut builder.config;
     config.token = match (uri.param("token_file"), env("CONSUL_HTTP_TOKEN"), env("CONSUL_HTTP_TOKEN_FILE")) {

@@ -18,6 +18,7 @@ use crate::{
     observe::{Observer, default_observer},
     registry::{
         Registry,
+        limit::{MAX_INSTANCES, MAX_INSTANCES_KEY, max_instances},
         wire::{Secret, is_loopback, tls_of, with_port},
     },
     target::{RegistryUri, ttl_param},
@@ -32,6 +33,7 @@ pub struct EtcdBuilder {
     namespace: Option<String>,
     layout: EtcdLayout,
     ttl: Duration,
+    max_instances: usize,
     credentials: Option<Credentials>,
     tls: Option<ClientTls>,
     allow_plaintext: bool,
@@ -50,6 +52,7 @@ impl EtcdBuilder {
             namespace: None,
             layout: EtcdLayout::default(),
             ttl: Etcd::DEFAULT_TTL,
+            max_instances: MAX_INSTANCES,
             credentials: None,
             tls: None,
             allow_plaintext: false,
@@ -75,6 +78,13 @@ impl EtcdBuilder {
     /// etcd itself grants at least a time and a half of its election timeout, 2 s by its defaults.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl.min(MAX_TTL);
+        self
+    }
+
+    /// Sets how many instances of one service are held at most; what is more is counted as skipped, and told.
+    /// Default 20,000.
+    pub fn max_instances(mut self, most: usize) -> Self {
+        self.max_instances = most.max(1);
         self
     }
 
@@ -143,8 +153,18 @@ impl EtcdBuilder {
         let namespace = namespace.trim_end_matches('/').to_owned();
         let hosts: Vec<_> = endpoints.iter().map(|endpoint| endpoint.authority().to_string()).collect();
         let name = format!("etcd://{}?namespace={namespace}", hosts.join(",")).into();
-        let Self { layout, ttl, credentials, tls, observer, .. } = self;
-        Ok(Etcd::of(Cluster::new(Config { endpoints, namespace, layout, ttl, credentials, tls, observer, name })))
+        let Self { layout, ttl, max_instances, credentials, tls, observer, .. } = self;
+        Ok(Etcd::of(Cluster::new(Config {
+            endpoints,
+            namespace,
+            layout,
+            ttl,
+            max_instances,
+            credentials,
+            tls,
+            observer,
+            name,
+        })))
     }
 }
 
@@ -173,8 +193,19 @@ fn parse(text: &str, secure: bool) -> Result<Address> {
 }
 
 /// The keys of a URI's query.
-const KEYS: [&str; 10] =
-    ["namespace", "ttl", "layout", "user", "password_file", "plaintext_password", "ca", "cert", "key", "server_name"];
+const KEYS: [&str; 11] = [
+    "namespace",
+    "ttl",
+    "layout",
+    "user",
+    "password_file",
+    "plaintext_password",
+    "ca",
+    "cert",
+    "key",
+    "server_name",
+    MAX_INSTANCES_KEY,
+];
 
 impl Etcd {
     /// Opens `etcd://HOST:PORT,HOST:PORT?namespace=/microservices&ttl=15s&…`.
@@ -204,6 +235,7 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>, env: impl Fn(&str) -> O
     if let Some(ttl) = ttl_param(uri)? {
         builder = builder.ttl(ttl);
     }
+    builder = builder.max_instances(max_instances(uri)?);
     builder.credentials = credentials(uri, &env)?;
     builder.allow_plaintext = match uri.param("plaintext_password") {
         None | Some("false") => false,

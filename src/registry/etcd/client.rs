@@ -24,7 +24,7 @@ use super::{
         watch_client::WatchClient,
         watch_request::RequestUnion,
     },
-    records::{MOST, Records},
+    records::Records,
 };
 use crate::error::Error;
 
@@ -77,7 +77,7 @@ impl Cluster {
             }
             keys += read;
             let Some(last) = answer.kvs.last().filter(|_| answer.more) else { return Ok(at) };
-            if keys >= MOST {
+            if keys >= records.most() {
                 records.count_beyond(usize::try_from(answer.count).unwrap_or_default().saturating_sub(read));
                 return Ok(at);
             }

@@ -13,6 +13,7 @@ pub(super) struct Config {
     pub(super) namespace: String,
     pub(super) layout: EtcdLayout,
     pub(super) ttl: Duration,
+    pub(super) max_instances: usize,
     pub(super) credentials: Option<Credentials>,
     pub(super) tls: Option<ClientTls>,
     pub(super) observer: Arc<dyn Observer>,

@@ -71,7 +71,7 @@ impl Etcd {
     fn records(&self, service: &ServiceName) -> Result<Records> {
         let config = self.cluster.config();
         let prefix = config.layout.prefix(&config.namespace, service)?;
-        Ok(Records::new(config.layout, service.clone(), prefix))
+        Ok(Records::new(config.layout, service.clone(), prefix, config.max_instances))
     }
 
     fn key(&self, instance: &ServiceInstance) -> Result<String> {
@@ -170,7 +170,7 @@ fn lease_id(lease: &Lease) -> Option<i64> {
 #[cfg(fuzzing)]
 pub(super) fn read_anything(service: &ServiceName, bytes: &[u8]) {
     for layout in [EtcdLayout::Kratos, EtcdLayout::Grpc, EtcdLayout::GoZero] {
-        let mut records = records::Records::new(layout, service.clone(), "s/".to_owned());
+        let mut records = records::Records::new(layout, service.clone(), "s/".to_owned(), 100);
         records.put(b"s/a", bytes);
         records.put(bytes, b"h:1");
         drop((records.snapshot(1), records.skipped()));

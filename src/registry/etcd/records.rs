@@ -26,12 +26,9 @@ pub(super) struct Records {
     most: usize,
 }
 
-/// So many records of one service are held.
-pub(super) const MOST: usize = 20_000;
-
 impl Records {
-    pub(super) fn new(layout: EtcdLayout, service: ServiceName, prefix: String) -> Self {
-        Self { layout, service, prefix, by_id: BTreeMap::new(), beyond: 0, freed: false, most: MOST }
+    pub(super) fn new(layout: EtcdLayout, service: ServiceName, prefix: String, most: usize) -> Self {
+        Self { layout, service, prefix, by_id: BTreeMap::new(), beyond: 0, freed: false, most }
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -40,7 +37,7 @@ impl Records {
 
     /// The same service's, with none yet.
     pub(super) fn afresh(&self) -> Self {
-        Self::new(self.layout, self.service.clone(), self.prefix.clone())
+        Self::new(self.layout, self.service.clone(), self.prefix.clone(), self.most)
     }
 
     /// Takes in a key and its value; tells whether that changes anything.
@@ -65,6 +62,10 @@ impl Records {
             self.beyond = self.beyond.saturating_sub(1);
         }
         held
+    }
+
+    pub(super) fn most(&self) -> usize {
+        self.most
     }
 
     pub(super) fn count_beyond(&mut self, keys: usize) {
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn holds_so_many_and_knows_that_there_are_more() {
         let service: ServiceName = "s".parse().expect("a name");
-        let mut records = Records { most: 2, ..Records::new(EtcdLayout::GoZero, service, "s/".to_owned()) };
+        let mut records = Records::new(EtcdLayout::GoZero, service, "s/".to_owned(), 2);
         for key in ["s/a", "s/b", "s/c", "s/d/e", "other/a"] {
             records.put(key.as_bytes(), b"h:1");
         }
@@ -120,5 +121,24 @@ mod tests {
         assert_eq!(counts(&records), (0, 2, true), "c may be read now");
         assert!(!records.delete(b"s/c"));
         assert_eq!(counts(&records), (0, 1, false));
+    }
+
+    /// One of 10,000 changes: the others are neither read nor built again.
+    #[test]
+    fn a_change_costs_what_changed() {
+        let service: ServiceName = "s".parse().expect("a name");
+        let mut records = Records::new(EtcdLayout::Kratos, service, "s/".to_owned(), 20_000);
+        let value = |n: usize, version: &str| {
+            format!(r#"{{"id":"{n}","name":"s","version":"{version}","endpoints":["grpc://h:1"]}}"#)
+        };
+        for n in 0..10_000 {
+            records.put(format!("s/{n}").as_bytes(), value(n, "old").as_bytes());
+        }
+        let before = records.snapshot(1);
+        records.put(b"s/7", value(7, "new").as_bytes());
+        let after = records.snapshot(2);
+        let pairs = before.instances().iter().zip(after.instances());
+        assert_eq!(pairs.filter(|(before, after)| !Arc::ptr_eq(before, after)).count(), 1);
+        assert_eq!(after.instances().len(), 10_000);
     }
 }

@@ -144,7 +144,8 @@ impl Client {
         self.stranger.load(Ordering::Relaxed)
     }
 
-    /// All objects with these labels, page by page, and the version to watch from.
+    /// All objects with these labels, page by page, and the version to watch from; one more than `most` where there
+    /// are more.
     pub(super) async fn list(
         &self,
         resource: Resource,
@@ -159,11 +160,9 @@ impl Client {
             let body = timeout(ANSWER, read(response.into_body(), MAX_BODY)).await.map_err(|_| slow())??;
             let list: List = serde_json::from_slice(&body).map_err(garbled)?;
             all.extend(list.items.unwrap_or_default());
-            if all.len() > most {
-                let context = format!("{} with {labels} are more than {most}", resource.name());
-                return Err(Failure::unanswered(Error::new(Kind::Exhausted, context)));
-            }
-            match list.metadata.rest.filter(|rest| !rest.is_empty()) {
+            let rest = list.metadata.rest.filter(|rest| !rest.is_empty() && all.len() <= most);
+            all.truncate(most.saturating_add(1));
+            match rest {
                 Some(rest) => params.continue_token = Some(rest),
                 None => return Ok((all, list.metadata.resource_version)),
             }

@@ -10,13 +10,10 @@ use super::{
     subject::Subject,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     instance::ServiceInstance,
     registry::Snapshot,
 };
-
-/// No service has more objects.
-pub(super) const MAX_OBJECTS: usize = 20_000;
 
 /// An object as far as it matters.
 enum Item {
@@ -30,11 +27,15 @@ enum Item {
 pub(super) struct Known {
     subject: Subject,
     items: BTreeMap<String, Item>,
+    /// So many are held.
+    most: usize,
+    /// Whether there are more.
+    beyond: bool,
 }
 
 impl Known {
-    pub(super) fn new(subject: Subject) -> Self {
-        Self { subject, items: BTreeMap::new() }
+    pub(super) fn new(subject: Subject, most: usize) -> Self {
+        Self { subject, items: BTreeMap::new(), most, beyond: false }
     }
 
     pub(super) fn subject(&self) -> &Subject {
@@ -43,13 +44,16 @@ impl Known {
 
     /// Whole, so that nothing is missing in between.
     pub(super) fn replace(&mut self, objects: Vec<Value>) {
-        self.items = objects.into_iter().map(|object| self.read(object)).collect();
+        self.beyond = objects.len() > self.most;
+        self.items = objects.into_iter().take(self.most).map(|object| self.read(object)).collect();
     }
 
     pub(super) fn put(&mut self, object: Value) {
         let (name, item) = self.read(object);
-        if self.items.len() < MAX_OBJECTS || self.items.contains_key(&name) {
+        if self.items.len() < self.most || self.items.contains_key(&name) {
             self.items.insert(name, item);
+        } else {
+            self.beyond = true;
         }
     }
 
@@ -80,6 +84,10 @@ impl Known {
                 Item::Slice(_) | Item::Idle => {}
             }
         }
+        if self.beyond {
+            let context = format!("there are more than {} objects: some are not read", self.most);
+            skipped.insert("*".to_owned(), Error::new(Kind::Exhausted, context));
+        }
         (Snapshot::new(instances).with_skipped(skipped.len()), skipped)
     }
 }
@@ -99,7 +107,7 @@ mod tests {
 
     fn known(mode: Mode, objects: impl Iterator<Item = Value>) -> Known {
         let subject = Subject::new(mode, &"s".parse().expect("a name"), &slices::Choice::default());
-        let mut known = Known::new(subject.expect("a service"));
+        let mut known = Known::new(subject.expect("a service"), 20_000);
         known.replace(objects.collect());
         assert_eq!(known.snapshot().0.instances().len(), MANY);
         known
@@ -123,6 +131,25 @@ mod tests {
             "status": {"phase": "Running", "podIP": format!("10.0.{}.{}", n / 250, n % 250),
                 "conditions": [{"type": "Ready", "status": "True"}]},
         })
+    }
+
+    #[test]
+    fn what_is_more_than_is_held_is_counted() {
+        let subject = Subject::new(Mode::Pods, &"s".parse().expect("a name"), &slices::Choice::default());
+        let mut known = Known::new(subject.expect("a service"), 3);
+        let counts = |known: &Known| {
+            let (set, skipped) = known.snapshot();
+            (set.instances().len(), set.skipped(), skipped.contains_key("*"))
+        };
+        known.replace((0..2).map(|n| pod_of(n, "")).collect());
+        known.put(pod_of(2, ""));
+        assert_eq!(counts(&known), (3, 0, false));
+        known.put(pod_of(3, ""));
+        assert_eq!(counts(&known), (3, 1, true));
+        known.replace((0..4).map(|n| pod_of(n, "")).collect());
+        assert_eq!(counts(&known), (3, 1, true));
+        known.replace(vec![pod_of(9, "")]);
+        assert_eq!(counts(&known), (1, 0, false));
     }
 
     /// All but its own Pod's or slice's is neither parsed nor built again.

@@ -21,12 +21,15 @@ use tokio::runtime::{Handle, Id};
 use self::{
     client::Client,
     connect::Source,
-    known::{Known, MAX_OBJECTS},
+    known::Known,
     slices::{Choice, is_dns_label},
     subject::Subject,
     watch::Follower,
 };
-use super::{BoxFuture, Discovery, Registry, Snapshot, Update, Watch};
+use super::{
+    BoxFuture, Discovery, Registry, Snapshot, Update, Watch,
+    limit::{MAX_INSTANCES, MAX_INSTANCES_KEY, max_instances},
+};
 use crate::{
     error::{Error, Result},
     instance::ServiceName,
@@ -50,6 +53,8 @@ pub struct Kubernetes {
     choice: Choice,
     ttl: Duration,
     idle: Duration,
+    /// Objects: a slice has up to a thousand instances.
+    most: usize,
     observer: Arc<dyn Observer>,
     shared: Arc<Shared>,
 }
@@ -86,7 +91,8 @@ impl std::fmt::Debug for Shared {
 /// Where every Pod finds its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
+    MAX_INSTANCES_KEY,
     "mode",
     "kubeconfig",
     "context",
@@ -129,6 +135,7 @@ impl Kubernetes {
             choice: Choice::default(),
             ttl: Self::DEFAULT_TTL,
             idle: Self::DEFAULT_IDLE,
+            most: MAX_INSTANCES,
             observer: default_observer(),
             shared: Arc::default(),
         }
@@ -216,6 +223,13 @@ impl Kubernetes {
         self
     }
 
+    /// Sets how many EndpointSlices or Pods of one service are held at most. Default 20,000.
+    #[must_use]
+    pub fn with_max_instances(mut self, most: usize) -> Self {
+        self.most = most.max(1);
+        self
+    }
+
     /// Sets who is told of objects that are skipped. Default: [`Tracing`](crate::observe::Tracing).
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
@@ -261,6 +275,7 @@ impl Kubernetes {
             hint_node: text("hint_node"),
         };
         (kubernetes.namespace, kubernetes.pod) = (namespace, text("pod"));
+        kubernetes.most = max_instances(uri)?;
         kubernetes.ttl = ttl_param(uri)?.unwrap_or(Self::DEFAULT_TTL);
         if let Some(idle) = duration_param(uri, "idle")? {
             if idle < Duration::from_secs(1) {
@@ -340,8 +355,8 @@ impl Discovery for Kubernetes {
         Box::pin(async move {
             let subject = self.subject(service)?;
             let client = self.client(subject.namespace()).await?;
-            let (objects, _) = client.list(subject.resource(), &subject.labels(), MAX_OBJECTS).await?;
-            let mut known = Known::new(subject);
+            let (objects, _) = client.list(subject.resource(), &subject.labels(), self.most).await?;
+            let mut known = Known::new(subject, self.most);
             known.replace(objects);
             Ok(known.snapshot().0)
         })
@@ -367,7 +382,7 @@ pub(super) fn read_anything(service: &ServiceName, bytes: &[u8]) {
     let Ok(object) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
     for mode in [Mode::Slices, Mode::Pods] {
         let Ok(subject) = subject::Subject::new(mode, service, &slices::Choice::default()) else { continue };
-        let mut known = known::Known::new(subject);
+        let mut known = Known::new(subject, 100);
         known.put(object.clone());
         drop(known.snapshot());
     }

@@ -8,7 +8,7 @@ use super::{
     Kubernetes,
     client::{Client, Failure, WatchEvent},
     codec::Meta,
-    known::{Known, MAX_OBJECTS},
+    known::Known,
     subject::Subject,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(kubernetes: Kubernetes, service: ServiceName, subject: Subject) -> Self {
         let skips = Skips::new(kubernetes.name().into(), kubernetes.observer.clone());
-        let (known, listed) = (Known::new(subject), Instant::now());
+        let (known, listed) = (Known::new(subject, kubernetes.most), Instant::now());
         Self { kubernetes, service, known, version: None, listed, skips, rng: Rng::from_entropy() }
     }
 
@@ -94,7 +94,7 @@ impl Follower {
     /// Takes in all that is there; tells its version.
     async fn list(&mut self, client: &Client) -> Result<String, Failure> {
         let subject = self.known.subject();
-        let (objects, version) = client.list(subject.resource(), &subject.labels(), MAX_OBJECTS).await?;
+        let (objects, version) = client.list(subject.resource(), &subject.labels(), self.kubernetes.most).await?;
         self.known.replace(objects);
         self.listed = Instant::now();
         self.version = Some(version.clone());

@@ -18,6 +18,7 @@ use crate::{
     observe::{Observer, default_observer},
     registry::{
         Registry,
+        limit::{MAX_INSTANCES, MAX_INSTANCES_KEY, max_instances},
         wire::{Secret, is_loopback, tls_of, with_port},
     },
     target::{RegistryUri, duration_param},
@@ -32,6 +33,7 @@ pub struct ZooKeeperBuilder {
     root: Option<String>,
     layout: ZooKeeperLayout,
     session: Duration,
+    max_instances: usize,
     credentials: Option<Credentials>,
     tls: Option<ClientTls>,
     allow_plaintext: bool,
@@ -50,6 +52,7 @@ impl ZooKeeperBuilder {
             root: None,
             layout: ZooKeeperLayout::default(),
             session: ZooKeeper::DEFAULT_SESSION,
+            max_instances: MAX_INSTANCES,
             credentials: None,
             tls: None,
             allow_plaintext: false,
@@ -76,6 +79,13 @@ impl ZooKeeperBuilder {
     /// ZooKeeper itself grants from 2 to 20 times its `tickTime`, 4 s to 40 s by its defaults.
     pub fn session(mut self, session: Duration) -> Self {
         self.session = session.clamp(*SESSIONS.start(), *SESSIONS.end());
+        self
+    }
+
+    /// Sets how many instances of one service are held at most; what is more is counted as skipped, and told.
+    /// Default 20,000.
+    pub fn max_instances(mut self, most: usize) -> Self {
+        self.max_instances = most.max(1);
         self
     }
 
@@ -154,14 +164,15 @@ impl ZooKeeperBuilder {
                 )));
             }
         }
-        let Self { layout, session, credentials, tls, observer, .. } = self;
+        let Self { layout, session, max_instances, credentials, tls, observer, .. } = self;
         let tls = tls.map(|tls| {
             let named = tls.expects().is_some();
             let handshake = tls.prepare("zookeeper", observer.clone())?.without_h2();
             Ok::<_, Error>(Arc::new(Secure { handshake, named }))
         });
         let tls = tls.transpose()?;
-        let mut config = Config { members, tls, layout, root, session, credentials, observer, name: "".into() };
+        let mut config =
+            Config { members, tls, layout, root, session, max_instances, credentials, observer, name: "".into() };
         config.name = format!("zookeeper://{}?root={}", config.hosts(), config.root).into();
         Ok(ZooKeeper::of(config))
     }
@@ -183,8 +194,19 @@ fn parse(text: &str, secure: bool) -> Result<Address> {
 }
 
 /// The keys of a URI's query.
-const KEYS: [&str; 10] =
-    ["root", "layout", "session", "user", "password_file", "plaintext_password", "ca", "cert", "key", "server_name"];
+const KEYS: [&str; 11] = [
+    "root",
+    "layout",
+    "session",
+    "user",
+    "password_file",
+    "plaintext_password",
+    "ca",
+    "cert",
+    "key",
+    "server_name",
+    MAX_INSTANCES_KEY,
+];
 
 impl ZooKeeper {
     /// Opens `zookeeper://HOST:PORT,HOST:PORT?root=/microservices&session=15s&…`.
@@ -214,6 +236,7 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>) -> Result<ZooKeeper> {
         }
         builder = builder.session(session);
     }
+    builder = builder.max_instances(max_instances(uri)?);
     builder.credentials = match (uri.param("user"), uri.param("password_file")) {
         (None, None) => None,
         (Some(user), Some(path)) => {

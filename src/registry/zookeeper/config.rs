@@ -15,6 +15,7 @@ pub(super) struct Config {
     /// Begins with a slash and does not end with one; or empty.
     pub(super) root: String,
     pub(super) session: Duration,
+    pub(super) max_instances: usize,
     pub(super) credentials: Option<Credentials>,
     pub(super) observer: Arc<dyn Observer>,
     /// What stands in errors and logs.

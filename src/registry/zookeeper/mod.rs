@@ -89,8 +89,9 @@ impl ZooKeeper {
     }
 
     fn place(&self, service: &ServiceName) -> Result<Place> {
-        let Config { root, layout, .. } = &*self.inner.config;
-        Ok(Place { service: service.clone(), path: codec::service_path(root, service)?, layout: *layout })
+        let Config { root, layout, max_instances, .. } = &*self.inner.config;
+        let path = codec::service_path(root, service)?;
+        Ok(Place { service: service.clone(), path, layout: *layout, most: *max_instances })
     }
 
     fn node(&self, instance: &ServiceInstance) -> Result<String> {

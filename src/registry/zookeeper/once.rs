@@ -115,7 +115,7 @@ impl Follower {
             match client.list_and_watch_children(path).await {
                 Ok((names, watcher)) => {
                     watches.add(None, watcher);
-                    let names = records.keep(names);
+                    let names = records.keep(&self.place, names);
                     dirty.retain(|name| names.binary_search(name).is_ok());
                     let is_known = |name: &String| watches.names.contains(name) && records.holds(name);
                     dirty.extend(names.into_iter().filter(|name| !is_known(name)));

@@ -9,15 +9,14 @@ use crate::{
     registry::Snapshot,
 };
 
-/// So many records of one service are held.
-pub(super) const MOST: usize = 20_000;
-
 /// Where a service's instances are, and how they are laid out.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) service: ServiceName,
     pub(super) path: String,
     pub(super) layout: ZooKeeperLayout,
+    /// So many are held.
+    pub(super) most: usize,
 }
 
 /// The children of a service's node, each an instance or why it is none.
@@ -33,16 +32,16 @@ impl Records {
     pub(super) async fn list(session: &Session, place: &Place) -> Result<Option<Self>> {
         let Some(names) = session.children(&place.path).await? else { return Ok(None) };
         let mut records = Self::default();
-        let names = records.keep(names);
+        let names = records.keep(place, names);
         records.reread(session, place, names).await?;
         Ok(Some(records))
     }
 
     /// Forgets all but these, of which as many as are held are returned.
-    pub(super) fn keep(&mut self, mut names: Vec<String>) -> Vec<String> {
+    pub(super) fn keep(&mut self, place: &Place, mut names: Vec<String>) -> Vec<String> {
         names.sort_unstable();
-        self.beyond = names.len().saturating_sub(MOST);
-        names.truncate(MOST);
+        self.beyond = names.len().saturating_sub(place.most);
+        names.truncate(place.most);
         self.by_name.retain(|name, _| names.binary_search(name).is_ok());
         names
     }
@@ -58,7 +57,7 @@ impl Records {
     pub(super) fn put(&mut self, place: &Place, name: String, data: Option<&[u8]>) {
         match data {
             None => drop(self.by_name.remove(&name)),
-            Some(_) if self.by_name.len() >= MOST && !self.by_name.contains_key(&name) => self.beyond += 1,
+            Some(_) if self.by_name.len() >= place.most && !self.by_name.contains_key(&name) => self.beyond += 1,
             Some(data) => drop(self.by_name.insert(name, place.layout.decode(&place.service, data))),
         }
     }
@@ -78,13 +77,13 @@ impl Records {
     }
 
     /// What is no instance, by its path; the sum of what was too much under one name.
-    pub(super) fn skipped(&self, path: &str) -> BTreeMap<String, Error> {
+    pub(super) fn skipped(&self, Place { path, most, .. }: &Place) -> BTreeMap<String, Error> {
         let wrong = |(name, read): (&String, &Result<_>)| {
             read.as_ref().err().map(|error| (format!("{path}/{name}"), error.clone()))
         };
         let mut skipped: BTreeMap<_, _> = self.by_name.iter().filter_map(wrong).collect();
         if self.beyond > 0 {
-            let context = format!("more than {MOST} records: some are not read");
+            let context = format!("more than {most} records: some are not read");
             skipped.insert(format!("{path}/*"), Error::new(Kind::Exhausted, context));
         }
         skipped

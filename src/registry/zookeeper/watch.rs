@@ -106,7 +106,7 @@ impl Follower {
 
     pub(super) fn tell(&mut self, records: &Records, sender: &WatchSender) {
         self.backoff.reset();
-        self.skips.tell(&self.place.service, &records.skipped(&self.place.path));
+        self.skips.tell(&self.place.service, &records.skipped(&self.place));
         sender.send(Update::Instances(records.snapshot()));
     }
 

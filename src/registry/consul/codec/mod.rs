@@ -79,7 +79,7 @@ mod tests {
     }
 
     fn read(entries: &str) -> Read {
-        let reading = Reading { scheme: Scheme::Grpc, datacenter: false };
+        let reading = Reading { scheme: Scheme::Grpc, datacenter: false, most: 100 };
         reading.decode(&"helloworld".parse().expect("a name"), entries.as_bytes()).expect("a list")
     }
 
@@ -92,6 +92,17 @@ mod tests {
         let (instances, skipped) = read(entry);
         assert_eq!(instances, [Arc::new(instance())]);
         assert!(skipped.is_empty());
+    }
+
+    #[test]
+    fn what_is_more_than_is_held_is_counted() {
+        let entry =
+            |n| format!(r#"{{"Service":{{"ID":"i{n}","Service":"helloworld","Address":"10.0.0.1","Port":80}}}}"#);
+        let entries: Vec<_> = (0..102).map(entry).collect();
+        let (instances, skipped) = read(&format!("[{}]", entries.join(",")));
+        assert_eq!((instances.len(), skipped.contains_key("*")), (100, true));
+        let (instances, skipped) = read(&format!("[{}]", entries[..100].join(",")));
+        assert_eq!((instances.len(), skipped.len()), (100, 0));
     }
 
     /// C16, C17, C18.

@@ -18,6 +18,8 @@ pub(in crate::registry::consul) struct Reading {
     pub(in crate::registry::consul) scheme: Scheme,
     /// Put into the metadata as `dc`.
     pub(in crate::registry::consul) datacenter: bool,
+    /// So many instances are taken in.
+    pub(in crate::registry::consul) most: usize,
 }
 
 #[derive(Deserialize)]
@@ -96,10 +98,10 @@ impl Reading {
                 Ok(instance) => instances.extend(instance.map(Arc::new)),
                 Err(error) => drop(skipped.insert(id_of(entry.get()), error)),
             }
-            if instances.len() > MOST {
-                let error = Error::new(Kind::Exhausted, format!("there are more than {MOST} instances"));
+            if instances.len() > self.most {
+                let error = Error::new(Kind::Exhausted, format!("there are more than {} instances", self.most));
                 skipped.insert("*".to_owned(), error);
-                instances.truncate(MOST);
+                instances.truncate(self.most);
                 break;
             }
         }
@@ -155,9 +157,6 @@ fn id_of(entry: &str) -> String {
     let entry: Value = serde_json::from_str(entry).unwrap_or_default();
     entry["Service"]["ID"].as_str().unwrap_or("?").chars().take(128).collect()
 }
-
-/// So many instances of one service are held.
-const MOST: usize = 20_000;
 
 /// What the agent puts beside a service's own addresses.
 fn is_agents_own(key: &str) -> bool {
