@@ -41,3 +41,12 @@ async fn channels_share_a_watch() {
     let uri = |authority: &str, path: &str| format!("zookeeper://{authority}{path}?root=/shared");
     matrix::channels_share_a_watch(&link, &real.members()[0], uri).await;
 }
+
+/// What is asked of ZooKeeper after an outage is spread; connections are zookeeper-client's affair.
+#[tokio::test]
+async fn a_crowd_asks_spread() {
+    let Some(real) = shared() else { return };
+    let link = link_to(&real).await;
+    matrix::a_crowd_asks_spread(&link, || ZooKeeper::builder([link.endpoint()]).root("/crowd").build().unwrap().into())
+        .await;
+}

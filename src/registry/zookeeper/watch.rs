@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use zookeeper_client::{AddWatchMode, Error as Failure, EventType, PersistentWatcher, SessionState, WatchedEvent};
 
 use super::{
@@ -131,11 +131,19 @@ impl Follower {
         loop {
             let mut dirty = Dirty::default();
             let mut event = watcher.changed().await;
+            // From the first event on: where they never end, they are taken in all the same.
+            let until = Instant::now() + BATCH;
             loop {
                 self.note(&event, &mut dirty, sender)?;
                 // No read is of use while there is nobody to read from.
-                let wait = if event.session_state == SessionState::Disconnected { Duration::MAX } else { BATCH };
-                match timeout(wait, watcher.changed()).await {
+                let next = if event.session_state == SessionState::Disconnected {
+                    Ok(watcher.changed().await)
+                } else if Instant::now() < until {
+                    timeout_at(until, watcher.changed()).await
+                } else {
+                    break;
+                };
+                match next {
                     Ok(next) => event = next,
                     Err(_) => break,
                 }
@@ -145,6 +153,9 @@ impl Follower {
                 return Ok(());
             }
             if dirty.connection {
+                // zookeeper-client connects again by a schedule that is the same for all: what is asked then is
+                // spread here.
+                sleep(self.backoff.next(&mut self.rng)).await;
                 // zookeeper-client 0.11.2 does not ask the next member for such watches again. The old one is dropped
                 // last: that of the last watch of a path takes it off at the member.
                 let anew = self.begin(session).await;
