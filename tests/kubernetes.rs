@@ -45,6 +45,8 @@ mod outage;
 mod pods;
 #[path = "kubernetes/slices.rs"]
 mod slices;
+#[path = "kubernetes/stand.rs"]
+mod stand;
 #[path = "kubernetes/users.rs"]
 mod users;
 
