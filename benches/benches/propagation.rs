@@ -1,6 +1,7 @@
 //! How long it takes until a client's calls know of a server that came, left, or was killed.
 //!
-//! `cargo bench -p callsign-bench --bench propagation`; with `-- NAME` only on the registries whose name
+//! `cargo bench -p callsign-bench --features registries --bench propagation` (without the features, ZooKeeper and
+//! Kubernetes are left out); with `-- NAME` only on the registries whose name
 //! contains it. Registries are real, one each, on loopback; `tests/run.sh` builds them, and those that are
 //! missing are left out. The clock begins when a server asks to be registered, asks to be taken out, or
 //! is sent SIGKILL, and ends when the channel has published the set that calls pick from.
@@ -11,10 +12,12 @@ mod consul;
 mod dir;
 #[path = "../../tests/support/servers/etcd.rs"]
 mod etcd;
+#[cfg(feature = "registries")]
 #[path = "../../tests/support/servers/kube_apiserver.rs"]
 mod kube_apiserver;
 #[path = "../../tests/support/servers/mod.rs"]
 mod servers;
+#[cfg(feature = "registries")]
 #[path = "../../tests/support/servers/zookeeper.rs"]
 mod zookeeper;
 
@@ -155,12 +158,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     {
         run("consul", &format!("consul://{}", consul.address()), None)?;
     }
+    #[cfg(feature = "registries")]
     if wanted("zookeeper")
         && let Some(zookeeper) = zookeeper::ZooKeeper::start(1)
     {
         run("zookeeper", &format!("zookeeper://{}", zookeeper.members()[0]), None)?;
     }
+    #[cfg(feature = "registries")]
     let directory = dir::TempDir::new();
+    #[cfg(feature = "registries")]
     if wanted("kubernetes")
         && let Some(mut kubernetes) = kube_apiserver::KubeApiserver::start(directory.path())
     {
