@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use http::HeaderName;
 use twox_hash::XxHash64;
 
-use super::PickInfo;
+use super::{Node, PickInfo};
 
 /// What [`RingHash`](super::RingHash) and [`Maglev`](super::Maglev) go by: calls of one key go to one
 /// endpoint, as long as it is ready.
@@ -37,6 +37,13 @@ impl HashKey {
 /// As gRPC and Envoy do, so that their rings are ours.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     XxHash64::oneshot(0, bytes)
+}
+
+/// What endpoints are called, and where each is; in the order of the names, which is the same in each process.
+pub(super) fn by_name(ready: &[Node]) -> Vec<(String, usize)> {
+    let mut named: Vec<_> = ready.iter().enumerate().map(|(at, node)| (node.hash_name(), at)).collect();
+    named.sort_unstable();
+    named
 }
 
 /// Where a policy finds what to hash.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Balancer, Node, Pick, PickInfo, Picker};
+use super::{Balancer, MAX_CHOICES, Node, Pick, PickInfo, Picker};
 use crate::load::LoadCell;
 
 /// Draws a few endpoints at random and takes the one with the fewest calls in flight
@@ -23,8 +23,6 @@ impl LeastRequest {
         Self { choices: choices.clamp(2, MAX_CHOICES) }
     }
 }
-
-const MAX_CHOICES: usize = 10;
 
 /// Two choices.
 impl Default for LeastRequest {

@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use super::{
     Balancer, Node, Pick, PickInfo, Picker,
-    hash::{HashBy, hash},
+    hash::{HashBy, by_name, hash},
 };
 use crate::error::{Error, Result};
 
@@ -89,19 +89,16 @@ const FREE: u32 = u32::MAX;
 
 fn places(ready: &[Node], size: usize) -> Box<[u32]> {
     let mut places = vec![FREE; size];
-    let mut named: Vec<_> = ready.iter().enumerate().map(|(at, node)| (node.hash_name(), at)).collect();
-    // In the order of their names, which is the same in each process.
-    named.sort_unstable();
     let heaviest = ready.iter().map(|node| f64::from(node.weight())).fold(0.0, f64::max);
-    let mut fillers: Vec<_> = named
-        .iter()
+    let mut fillers: Vec<_> = by_name(ready)
+        .into_iter()
         .map(|(name, at)| {
             let first = hash(name.as_bytes());
             // Another function: the same one with a salt.
             let second = hash(&[name.as_bytes(), b"_skip"].concat());
             Filler {
-                at: *at as u32,
-                weight: f64::from(ready[*at].weight()),
+                at: at as u32,
+                weight: f64::from(ready[at].weight()),
                 next: (first % size as u64) as usize,
                 skip: (second % (size as u64 - 1)) as usize + 1,
                 due: 0.0,
@@ -143,8 +140,6 @@ impl Picker for Table {
             return Pick::Queue;
         }
         let first = (self.by.of(info) % self.places.len() as u64) as usize;
-        let (before, behind) = self.places.split_at(first);
-        let mut from_there = behind.iter().chain(before).map(|at| *at as usize);
-        from_there.find(|at| *at < self.count && !info.tried.contains(at)).map_or(Pick::Queue, Pick::At)
+        info.around(self.places.len(), first, |place| self.places[place] as usize)
     }
 }

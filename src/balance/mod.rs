@@ -129,6 +129,9 @@ impl Node {
     }
 }
 
+/// Of no more endpoints is one chosen by drawing some, as gRPC bounds it.
+const MAX_CHOICES: usize = 10;
+
 /// What is known of a call when its endpoint is chosen.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -153,6 +156,12 @@ impl<'a> PickInfo<'a> {
     /// A call of a method.
     pub fn new(method: &'a str, headers: &'a HeaderMap, now: Instant, random: u64) -> Self {
         Self { method, headers, extensions: None, now, random, recent: None, tried: &[] }
+    }
+
+    /// Of so many places in a circle, each some endpoint's, the first that was not tried, from one on.
+    fn around(&self, places: usize, first: usize, at: impl Fn(usize) -> usize) -> Pick {
+        let mut all = (first..places).chain(0..first.min(places)).map(at);
+        all.find(|at| !self.tried.contains(at)).map_or(Pick::Queue, Pick::At)
     }
 
     /// Draws one of `count` positions evenly by `random`, none that was tried; none if all were.

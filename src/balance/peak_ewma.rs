@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Balancer, Node, Pick, PickInfo, Picker};
+use super::{Balancer, MAX_CHOICES, Node, Pick, PickInfo, Picker};
 use crate::load::LoadCell;
 
 /// Draws a few endpoints at random and takes the one that will answer soonest: its
@@ -15,8 +15,6 @@ use crate::load::LoadCell;
 pub struct PeakEwma {
     choices: usize,
 }
-
-const MAX_CHOICES: usize = 10;
 
 impl PeakEwma {
     /// Draws `choices` endpoints for each call, at least 2 and at most 10.

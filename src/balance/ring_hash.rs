@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use super::{
     Balancer, Node, Pick, PickInfo, Picker,
-    hash::{HashBy, hash},
+    hash::{HashBy, by_name, hash},
 };
 
 /// Sends the calls of one key to one endpoint; when endpoints come and go, the keys of those move, and
@@ -77,10 +77,8 @@ fn places(ready: &[Node], smallest: usize, largest: usize) -> Box<[(u64, u32)]> 
     let mut places = Vec::new();
     let (mut wanted, mut made) = (0.0, 0.0);
     let mut name = String::new();
-    // In the order of their names, so that rounding favours the same in each process.
-    let mut named: Vec<_> = ready.iter().enumerate().map(|(at, node)| (node.hash_name(), at)).collect();
-    named.sort_unstable();
-    for (host, at) in named {
+    // In that order rounding favours the same ones in each process.
+    for (host, at) in by_name(ready) {
         wanted += scale * f64::from(ready[at].weight()) / weights;
         let mut n = 0;
         while made < wanted || n == 0 {
@@ -110,8 +108,6 @@ impl Picker for Ring {
         }
         let hash = self.by.of(info);
         let first = self.places.partition_point(|(place, _)| *place < hash);
-        let (before, behind) = self.places.split_at(first);
-        let mut from_there = behind.iter().chain(before).map(|(_, at)| *at as usize);
-        from_there.find(|at| !info.tried.contains(at)).map_or(Pick::Queue, Pick::At)
+        info.around(self.places.len(), first, |place| self.places[place].1 as usize)
     }
 }

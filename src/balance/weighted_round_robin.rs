@@ -58,8 +58,7 @@ impl Picker for Turns {
         let turn = self.turn.fetch_add(GOLDEN, Relaxed);
         let place = ((u128::from(turn) * u128::from(*length)) >> 64) as u64;
         let at = self.ends.partition_point(|end| *end <= place);
-        let count = self.ends.len();
         // Who was refused there goes on to the next.
-        (at..count).chain(0..at).find(|at| !info.tried.contains(at)).map_or(Pick::Queue, Pick::At)
+        info.around(self.ends.len(), at, |at| at)
     }
 }
