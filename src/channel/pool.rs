@@ -49,7 +49,8 @@ pub(super) struct Pool {
     rng: Rng,
     seed: u64,
 
-    subchannels: BTreeMap<EndpointKey, Subchannel>,
+    // Boxed, as a tree's nodes are half empty.
+    subchannels: BTreeMap<EndpointKey, Box<Subchannel>>,
     retries: BTreeSet<(Instant, EndpointKey)>,
     idleness: Idleness,
     /// Whether it has let its connections go, until a call comes.
@@ -164,7 +165,7 @@ impl Pool {
         let loads = || self.subchannels.values().any(|one| one.load().in_flight() > 0);
         ready!(self.idleness.poll(cx, &self.calls.used, loads));
         self.observer.on_event(&Event::Idle { service: &self.calls.service });
-        self.subchannels.values_mut().for_each(Subchannel::rest);
+        self.subchannels.values_mut().for_each(|one| one.rest());
         self.retries.clear();
         self.resting = true;
         Poll::Ready(())
@@ -192,18 +193,16 @@ impl Pool {
         match change {
             Change::Insert(key, endpoint) => {
                 self.populated = true;
-                let served = Served::new(self.calls.service.clone(), endpoint);
                 match self.subchannels.get_mut(&key) {
                     Some(subchannel) => {
-                        if subchannel.endpoint() != served.endpoint() {
+                        if *subchannel.endpoint() != endpoint {
                             self.dirty |= subchannel.connections().is_some();
-                            subchannel.describe(served);
+                            subchannel.describe(endpoint);
                         }
                     }
                     None => {
-                        let (tell, full) = (self.tell.clone(), key.clone());
-                        let more = More::new(move || drop(tell.send((full.clone(), News::Full))));
-                        self.subchannels.insert(key, Subchannel::new(served, self.backoff, more));
+                        let served = Served::new(self.calls.service.clone(), endpoint);
+                        self.subchannels.insert(key, Box::new(Subchannel::new(served, self.backoff)));
                     }
                 }
             }
@@ -228,7 +227,9 @@ impl Pool {
         let service = &self.calls.service;
         let lost = match event {
             ConnectionEvent::Ready(connection, took) => {
-                if subchannel.connected(generation, connection, self.connections_per_endpoint, now) {
+                let (tell, most) = (self.tell.clone(), self.connections_per_endpoint);
+                let more = || More::new(move || drop(tell.send((key.clone(), News::Full))));
+                if subchannel.connected(generation, connection, most, more, now) {
                     self.dirty = true;
                     self.observer.on_event(&Event::Connected { service, endpoint, took });
                 }
@@ -270,7 +271,7 @@ impl Pool {
         }
         let wanted: Vec<_> = match self.balancer.connect_mode() {
             ConnectMode::All => self.idle().cloned().collect(),
-            ConnectMode::First { .. } if self.subchannels.values().any(Subchannel::is_chosen) => return,
+            ConnectMode::First { .. } if self.subchannels.values().any(|one| one.is_chosen()) => return,
             ConnectMode::First { shuffle: false } => self.idle().next().cloned().into_iter().collect(),
             ConnectMode::First { shuffle: true } => {
                 self.idle().min_by_key(|key| place(self.seed, key)).cloned().into_iter().collect()

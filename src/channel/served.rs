@@ -5,31 +5,41 @@ use std::sync::Arc;
 use tonic::{Code, Status};
 
 use crate::{
+    balance::Node,
     endpoint::Endpoint,
     error::{Error, Kind},
     instance::ServiceName,
 };
 
-/// The endpoint that serves a call, for its errors. One count for all that it holds: calls on several
+/// The endpoint that serves a call, for its errors and as a balancer sees it. One count for all that it holds: calls on several
 /// threads meet there.
 #[derive(Debug, Clone)]
-pub(super) struct Served(Arc<(ServiceName, Endpoint)>);
+pub(super) struct Served(Arc<(ServiceName, Node)>);
 
 impl Served {
     pub(super) fn new(service: ServiceName, endpoint: Endpoint) -> Self {
-        Self(Arc::new((service, endpoint)))
+        Self(Arc::new((service, Node::new(endpoint, Arc::default()))))
     }
 
-    pub(super) fn endpoint(&self) -> &Endpoint {
+    /// The same with a new description.
+    pub(super) fn describe(&self, endpoint: Endpoint) -> Self {
+        Self(Arc::new((self.0.0.clone(), Node::new(endpoint, self.node().load().clone()))))
+    }
+
+    pub(super) fn node(&self) -> &Node {
         &self.0.1
     }
 
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        self.node().endpoint()
+    }
+
     pub(super) fn status(&self, code: Code, why: &str) -> Status {
-        Status::new(code, format!("{} at {}: {why}", self.0.0, self.0.1))
+        Status::new(code, format!("{} at {}: {why}", self.0.0, self.endpoint()))
     }
 
     pub(super) fn failed(&self, error: Error) -> Status {
-        error.context(format!("{} at {}", self.0.0, self.0.1)).into()
+        error.context(format!("{} at {}", self.0.0, self.endpoint())).into()
     }
 
     pub(super) fn deadline_exceeded(&self) -> Status {

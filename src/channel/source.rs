@@ -47,6 +47,8 @@ impl Source for Resolver {
 pub(super) struct Discovered<D: Discover> {
     discover: Pin<Box<D>>,
     keys: HashMap<D::Key, EndpointKey>,
+    /// How many keys have each endpoint: mostly one.
+    held: HashMap<EndpointKey, usize>,
     /// A removal that an insert of the same key brought with it.
     replaced: Option<EndpointKey>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -63,6 +65,7 @@ impl<D: Discover> Discovered<D> {
         Self {
             discover: Box::pin(discover),
             keys: HashMap::new(),
+            held: HashMap::new(),
             replaced: None,
             pause: None,
             error: None,
@@ -73,8 +76,12 @@ impl<D: Discover> Discovered<D> {
 
     /// Forgets a key; its endpoint goes when no other key has it.
     fn release(&mut self, key: EndpointKey) -> Option<Change<EndpointKey, Endpoint>> {
-        let held = self.keys.values().any(|held| *held == key);
-        (!held).then_some(Change::Remove(key))
+        if let Some(others @ 2..) = self.held.get_mut(&key) {
+            *others -= 1;
+            return None;
+        }
+        self.held.remove(&key);
+        Some(Change::Remove(key))
     }
 }
 
@@ -108,7 +115,11 @@ where
                 Poll::Ready(Some(Ok(Change::Insert(key, endpoint)))) => {
                     (self.heard, self.error) = (true, None);
                     let to = endpoint.key().clone();
-                    self.replaced = self.keys.insert(key, to.clone()).filter(|held| *held != to);
+                    let before = self.keys.insert(key, to.clone());
+                    if before.as_ref() != Some(&to) {
+                        *self.held.entry(to.clone()).or_default() += 1;
+                    }
+                    self.replaced = before.filter(|before| *before != to);
                     return Poll::Ready(Change::Insert(to, endpoint));
                 }
                 Poll::Ready(Some(Ok(Change::Remove(key)))) => {

@@ -26,15 +26,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Subchannel {
     served: Served,
-    /// What a balancer sees.
-    node: Node,
     state: State,
     backoff: Backoff,
     /// Counts the dials, so that what is told can be told apart.
     generation: u64,
     /// Why it is not ready; stays through further tries until one succeeds (gRFC A62).
     failure: Option<Error>,
-    more: Arc<More>,
 }
 
 #[derive(Debug)]
@@ -51,6 +48,7 @@ struct Ready {
     live: Vec<Live>,
     connections: Arc<Connections>,
     another: Another,
+    more: Arc<More>,
 }
 
 #[derive(Debug)]
@@ -82,16 +80,8 @@ const HEALTHY: Duration = Duration::from_secs(5);
 const POLITE: Duration = Duration::from_secs(1);
 
 impl Subchannel {
-    pub(super) fn new(served: Served, backoff: BackoffConfig, more: More) -> Self {
-        Self {
-            node: Node::new(served.endpoint().clone(), Arc::default()),
-            served,
-            state: State::Idle,
-            backoff: Backoff::new(backoff),
-            generation: 0,
-            failure: None,
-            more: Arc::new(more),
-        }
+    pub(super) fn new(served: Served, backoff: BackoffConfig) -> Self {
+        Self { served, state: State::Idle, backoff: Backoff::new(backoff), generation: 0, failure: None }
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -99,19 +89,18 @@ impl Subchannel {
     }
 
     pub(super) fn node(&self) -> &Node {
-        &self.node
+        self.served.node()
     }
 
     pub(super) fn load(&self) -> &Arc<LoadCell> {
-        self.node.load()
+        self.node().load()
     }
 
     /// The same place with a new description; the connections stay.
-    pub(super) fn describe(&mut self, served: Served) {
-        self.node = Node::new(served.endpoint().clone(), self.load().clone());
-        self.served = served;
+    pub(super) fn describe(&mut self, endpoint: Endpoint) {
+        self.served = self.served.describe(endpoint);
         if let State::Ready(ready) = &mut self.state {
-            ready.connections = connections(&self.served, &ready.live, &self.more);
+            ready.connections = connections(&self.served, &ready.live, &ready.more);
         }
     }
 
@@ -161,27 +150,35 @@ impl Subchannel {
         connecting && self.generation == generation
     }
 
-    /// A try succeeded; tells whether it was still wanted.
-    pub(super) fn connected(&mut self, generation: u64, connection: Connection, most: usize, now: Instant) -> bool {
+    /// A try succeeded; tells whether it was still wanted. Calls will ask for one more by `more`, if that
+    /// leaves less than `most`.
+    pub(super) fn connected(
+        &mut self,
+        generation: u64,
+        connection: Connection,
+        most: usize,
+        more: impl FnOnce() -> More,
+        now: Instant,
+    ) -> bool {
         if !self.is_connecting(generation) {
             return false;
         }
         self.failure = None;
-        let mut live = match &mut self.state {
-            State::Ready(ready) => std::mem::take(&mut ready.live),
-            _ => Vec::with_capacity(1),
+        let (mut live, more) = match &mut self.state {
+            State::Ready(ready) => (std::mem::take(&mut ready.live), ready.more.clone()),
+            _ => (Vec::with_capacity(1), Arc::new(more())),
         };
         live.push(Live { generation, connection, since: now });
         if live.len() < most {
-            self.more.rearm();
+            more.rearm();
         }
-        self.ready(live, Another::Possible);
+        self.ready(live, Another::Possible, more);
         true
     }
 
-    fn ready(&mut self, live: Vec<Live>, another: Another) {
-        let connections = connections(&self.served, &live, &self.more);
-        self.state = State::Ready(Ready { live, connections, another });
+    fn ready(&mut self, live: Vec<Live>, another: Another, more: Arc<More>) {
+        let connections = connections(&self.served, &live, &more);
+        self.state = State::Ready(Ready { live, connections, another, more });
     }
 
     /// Calls found every stream of every connection taken; tells whether to dial one more.
@@ -228,7 +225,7 @@ impl Subchannel {
             State::TransientFailure { retry_at } if *retry_at <= now => self.state = State::Idle,
             State::Ready(ready) if matches!(ready.another, Another::Later { retry_at } if retry_at <= now) => {
                 ready.another = Another::Possible;
-                self.more.rearm();
+                ready.more.rearm();
             }
             _ => {}
         }
@@ -254,7 +251,7 @@ impl Subchannel {
         let young = now.saturating_duration_since(lost.since) < long_enough && !lost.connection.has_answered();
         if !ready.live.is_empty() {
             // The others go on; whether one more is wanted, calls will say.
-            let live = std::mem::take(&mut ready.live);
+            let (live, more) = (std::mem::take(&mut ready.live), ready.more.clone());
             let another = std::mem::replace(&mut ready.another, Another::Possible);
             let (another, retry_at) = match another {
                 Another::Possible if young => {
@@ -264,9 +261,9 @@ impl Subchannel {
                 another => (another, None),
             };
             if matches!(another, Another::Possible) {
-                self.more.rearm();
+                more.rearm();
             }
-            self.ready(live, another);
+            self.ready(live, another, more);
             return Lost::Known { retry_at };
         }
         if let Another::Connecting { _dial } = std::mem::replace(&mut ready.another, Another::Possible) {
