@@ -15,6 +15,7 @@ use callsign_bench::{
         Bound::{AtLeast, AtMost},
         Marks, Measured, Workload, measure, write,
     },
+    together::Together,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -75,12 +76,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             // What is bound by memory swings from round to round.
             let mut rounds = match workload.concurrency {
                 1 => 17,
-                8 => 25,
+                8 | 16 => 25,
                 _ => 9,
             };
             if brief {
                 (rounds, workload.calls) = (1, workload.concurrency * 2);
             }
+            let _together = (workload.concurrency == 1 && !brief).then(|| Together::with(server.pid()));
             let one = runtime.block_on(measure(
                 if workload.name.ends_with("TLS") { &secured } else { &clients },
                 workload,

@@ -327,6 +327,12 @@ impl Server {
         Ok(Self { child, addresses, secure, socket })
     }
 
+    /// The number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The ports it listens on.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {

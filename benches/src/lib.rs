@@ -7,3 +7,4 @@ pub mod echo;
 pub mod raw;
 pub mod simulation;
 pub mod table;
+pub mod together;
