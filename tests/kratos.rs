@@ -141,8 +141,9 @@ async fn each_finds_the_other(place: &Place<'_>) {
     // Kratos's finds and calls ours; each in its turn.
     let mut ours = place.serve_ours(SERVICE, "ours", &["--version", "v2", "--drain", "0"]);
     shown(&mut watch, &["ours", "theirs"]).await;
-    let answered = place.call(&["-calls", "40"]);
-    assert_eq!(answered.values().sum::<u64>(), 40);
+    // Its first calls may all be made before it is connected to the second.
+    let answered = place.call(&["-calls", "40", "-servers", "2"]);
+    assert!(answered.values().sum::<u64>() >= 40, "{answered:?}");
     assert!(answered.contains_key("ours") && answered.contains_key("hello kratos from theirs"), "{answered:?}");
 
     // What stops is gone for the other.

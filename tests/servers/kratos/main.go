@@ -45,6 +45,7 @@ var (
 	key      = flag.String("key", "", "server: PEM file of its key")
 	ca       = flag.String("ca", "", "client: PEM file of the issuers to trust; plaintext without one")
 	calls    = flag.Int("calls", 0, "client: how many calls to make")
+	servers  = flag.Int("servers", 1, "client: go on until so many have answered")
 )
 
 type both interface {
@@ -147,7 +148,7 @@ func client(opened both) error {
 	}
 	defer conn.Close()
 	answered := map[string]int{}
-	for range *calls {
+	for n := 0; n < *calls || len(answered) < *servers; n++ {
 		reply, err := pb.NewGreeterClient(conn).SayHello(ctx, &pb.HelloRequest{Name: "kratos"}, grpc.WaitForReady(true))
 		if err != nil {
 			return err
