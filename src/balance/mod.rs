@@ -5,6 +5,7 @@
 //! Neither does I/O, reads a clock or draws random numbers of its own: what they need of these
 //! comes in [`PickInfo`] and in the seed they are built with.
 
+mod adaptive;
 mod hash;
 mod least_request;
 mod maglev;
@@ -22,11 +23,11 @@ use std::{fmt, sync::Arc, time::Instant};
 use http::{Extensions, HeaderMap};
 
 pub use self::{
-    hash::HashKey, least_request::LeastRequest, maglev::Maglev, peak_ewma::PeakEwma, pick_first::PickFirst,
-    policy::Policy, random::Random, ring_hash::RingHash, round_robin::RoundRobin,
+    adaptive::Adaptive, hash::HashKey, least_request::LeastRequest, maglev::Maglev, peak_ewma::PeakEwma,
+    pick_first::PickFirst, policy::Policy, random::Random, ring_hash::RingHash, round_robin::RoundRobin,
     weighted_round_robin::WeightedRoundRobin,
 };
-pub(crate) use crate::util::rng::mix;
+pub(crate) use crate::util::mix::mix;
 use crate::{endpoint::Endpoint, error::Error, load::LoadCell};
 
 /// Makes a picker for each set of ready endpoints, and may carry over what it learned.

@@ -4,13 +4,16 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use http::HeaderName;
 
-use super::{Balancer, LeastRequest, Maglev, PeakEwma, PickFirst, Random, RingHash, RoundRobin, WeightedRoundRobin};
+use super::{
+    Adaptive, Balancer, LeastRequest, Maglev, PeakEwma, PickFirst, Random, RingHash, RoundRobin, WeightedRoundRobin,
+};
 use crate::error::{Error, Result};
 
 /// How to make a balancer: a name with options, or one's own.
 ///
 /// | text | balancer |
 /// | --- | --- |
+/// | `adaptive` | [`Adaptive`] |
 /// | `least_request`, `least_request,choices=3` | [`LeastRequest`] |
 /// | `peak_ewma`, `peak_ewma,choices=3` | [`PeakEwma`] |
 /// | `round_robin` | [`RoundRobin`] |
@@ -51,10 +54,10 @@ impl Policy {
     }
 }
 
-/// Least request of two choices.
+/// `adaptive`.
 impl Default for Policy {
     fn default() -> Self {
-        Self::new("least_request", |_| LeastRequest::default())
+        Self::new("adaptive", |_| Adaptive::new())
     }
 }
 
@@ -71,6 +74,7 @@ impl FromStr for Policy {
         let (name, options) = text.split_once(',').unwrap_or((text, ""));
         let mut options = Options::parse(text, options)?;
         let policy = match name {
+            "adaptive" => Self::new(text, |_| Adaptive::new()),
             "least_request" => {
                 let choices = options.take_choices()?;
                 Self::new(text, move |_| LeastRequest::new(choices))
@@ -109,7 +113,7 @@ impl FromStr for Policy {
             }
             _ => {
                 return Err(Error::invalid(format!(
-                    "there is no policy {name:?}; there are least_request, peak_ewma, round_robin, weighted_round_robin, random, \
+                    "there is no policy {name:?}; there are adaptive, least_request, peak_ewma, round_robin, weighted_round_robin, random, \
                      ring_hash, maglev and pick_first"
                 )));
             }

@@ -8,11 +8,11 @@ use crate::instance::{Address, ServiceInstance};
 mod hashed;
 mod weighted;
 
-fn nodes(count: usize) -> Vec<Node> {
+pub(super) fn nodes(count: usize) -> Vec<Node> {
     weighing(&vec![100; count])
 }
 
-fn weighing(weights: &[u32]) -> Vec<Node> {
+pub(super) fn weighing(weights: &[u32]) -> Vec<Node> {
     (0..weights.len())
         .map(|n| {
             let address: Address = format!("grpc://h{n}:1").parse().expect("valid");
@@ -97,7 +97,7 @@ fn the_same_seed_makes_the_same_choices() {
 #[test]
 fn says_what_is_wrong_with_a_policy() {
     for (text, why) in [
-        ("fastest", "there are least_request, peak_ewma, "),
+        ("fastest", "there are adaptive, least_request, peak_ewma, "),
         ("ring_hash,min_ring_size=0", "from 1 to 8388608"),
         ("ring_hash,hash_header=a b", "the name of a header"),
         ("maglev,table_size=65536", "a prime"),

@@ -85,7 +85,7 @@ impl Attempt {
                 _ => return Poll::Pending,
             },
         };
-        let Some(Held { served, mut guard, stream }) = self.held.take() else { return Poll::Pending };
+        let Some(Held { served, guard, stream }) = self.held.take() else { return Poll::Pending };
         let (head, recv) = match response {
             Ok(response) => {
                 stream.answered();
@@ -95,7 +95,6 @@ impl Attempt {
                     guard.finish(Outcome::Failure, Instant::now().into_std());
                     return Poll::Ready(Err(Failed { failure: Failure::Foreign(code, why), served, load }));
                 }
-                guard.answered(Instant::now().into_std());
                 (head, recv)
             }
             Err(failure) => {

@@ -1,13 +1,27 @@
 //! What is known of an endpoint's load: counters that outlive every picker.
 
+mod clock;
+mod flight;
+mod health;
 mod peak;
+mod typical;
 
 use std::time::{Duration, Instant};
 
-use self::peak::Peak;
-use crate::util::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+use self::clock::{seconds, unit};
+pub(crate) use self::{clock::micros, flight::Standing};
+use self::{
+    flight::Flight,
+    health::Health,
+    peak::Peak,
+    typical::{Lasting, Recent},
+};
+use crate::util::{
+    mix::mix,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// How a call ended, as far as its endpoint is to blame.
@@ -16,8 +30,13 @@ use crate::util::sync::{
 pub enum Outcome {
     /// The server answered, whatever it said to the application.
     Success,
-    /// The server, or the way to it, failed.
+    /// The server, or the way to it, failed: `UNAVAILABLE`, a deadline that passed.
     Failure,
+    /// The server says that it failed, which may as well be the request's fault: `INTERNAL`, `UNKNOWN`,
+    /// `DATA_LOSS`.
+    Fault,
+    /// The server has no room for the call now: `RESOURCE_EXHAUSTED`.
+    Overload,
     /// The caller went away before the end.
     Cancelled,
 }
@@ -27,52 +46,72 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct LoadCell {
-    in_flight: AtomicU32,
+    flight: Flight,
     succeeded: AtomicU64,
     failed: AtomicU64,
     /// Failures in a row, each less than [`REMEMBERED`] after the one before.
     failing: AtomicU32,
-    /// When the last one was, in microseconds since `base`.
-    failed_at: AtomicU64,
-    latency: Peak,
-    base: OnceLock<Instant>,
+    /// When the last failure was, in [units](unit).
+    failed_at: AtomicU32,
+    peak: Peak,
+    recent: Recent,
+    lasting: Lasting,
+    /// Since when policies know it, in milliseconds; 0 before.
+    joined: AtomicU32,
+    health: Health,
 }
 
 /// For so long a failure counts as a call in flight.
-const REMEMBERED: Duration = Duration::from_secs(1);
+const REMEMBERED_SECONDS: f32 = 1.0;
+
+/// So long one is left alone that had no room: a few of its calls, if that is known, and at most this.
+const NO_ROOM: Duration = Duration::from_millis(250);
 
 impl LoadCell {
     /// Calls in flight, and each failure as one more until a call succeeds or a second has passed:
     /// else one that fails fast would look like the fastest of all, and draw the calls to itself.
     pub fn busy(&self, now: Instant) -> u32 {
         let failing = self.failing.load(Relaxed);
-        let recent = failing > 0 && self.since_failure(now) < REMEMBERED;
+        let recent = failing > 0 && self.since_failure(micros(now)) < REMEMBERED_SECONDS;
         self.in_flight().saturating_add(if recent { failing } else { 0 })
     }
 
-    fn since_failure(&self, now: Instant) -> Duration {
-        Duration::from_micros(self.micros(now).saturating_sub(self.failed_at.load(Relaxed)))
+    fn since_failure(&self, micros: u64) -> f32 {
+        seconds(self.failed_at.load(Relaxed), unit(micros))
     }
 
-    /// The time since `base`, which is the first that this is asked.
-    fn micros(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(*self.base.get_or_init(|| now));
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn failure(&self, now: Instant) {
+    fn failure(&self, micros: u64) {
         self.failed.fetch_add(1, Relaxed);
         // Two threads at once may lose one of the two, which is as good.
-        let before = if self.since_failure(now) < REMEMBERED { self.failing.load(Relaxed) } else { 0 };
+        let before = if self.since_failure(micros) < REMEMBERED_SECONDS { self.failing.load(Relaxed) } else { 0 };
         self.failing.store(before.saturating_add(1), Relaxed);
-        self.failed_at.store(self.micros(now), Relaxed);
+        self.failed_at.store(unit(micros), Relaxed);
     }
 
-    fn success(&self) {
+    /// It failed: for a while nothing is sent there, if that is more than the odd call.
+    fn set_aside(&self, alone_counts: bool, micros: u64) {
+        let millis = millis(micros);
+        if self.flight.look(millis).1 == Standing::Aside {
+            return self.health.failed_again(micros);
+        }
+        let answered = self.succeeded();
+        let random = mix(micros ^ answered << 32 ^ self.failed());
+        if let Some(aside) = self.health.failure(alone_counts, answered, random, micros) {
+            self.flight.set_aside(millis, aside, true);
+        }
+    }
+
+    fn success(&self, at: Instant) {
         self.succeeded.fetch_add(1, Relaxed);
         // Mostly it is 0, and a line that is only read stays in every cache.
         if self.failing.load(Relaxed) > 0 {
             self.failing.store(0, Relaxed);
+        }
+        if self.health.is_marred() {
+            let micros = micros(at);
+            if self.health.success(micros) {
+                self.flight.trust(millis(micros));
+            }
         }
     }
 
@@ -82,12 +121,19 @@ impl LoadCell {
     /// sinks while nothing is heard, so that who was slow is tried again. A failure never makes it less.
     /// Zero before the first answer.
     pub fn peak_latency(&self, now: Instant) -> Duration {
-        self.latency.at(self.micros(now))
+        self.peak.at(micros(now))
+    }
+
+    /// How long the server takes to answer in general: e to the moving average of the logarithms of what
+    /// calls waited for the head of their response, three tenths of it the last one. None before the
+    /// first answer.
+    pub fn typical_latency(&self) -> Option<Duration> {
+        self.recent.get().map(|mean| Duration::from_nanos(mean.exp() as u64))
     }
 
     /// Calls that have begun and not ended; a stream counts for as long as it lives.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.flight.count()
     }
 
     /// Calls that the server answered.
@@ -95,16 +141,53 @@ impl LoadCell {
         self.succeeded.load(Relaxed)
     }
 
-    /// Calls that the server, or the way to it, failed.
+    /// Calls that the server, or the way to it, failed, or that it had no room for.
     pub fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
     }
 
     /// Counts a call in, until the guard is dropped.
     pub fn start(self: &Arc<Self>, now: Instant) -> CallGuard {
-        self.in_flight.fetch_add(1, Relaxed);
-        CallGuard { cell: self.clone(), waiting: Some(now) }
+        self.flight.begin();
+        CallGuard { cell: self.clone(), at: now, waits: true }
     }
+}
+
+/// What the policies of this crate look at besides.
+impl LoadCell {
+    /// Calls in flight and how it stands, at a [time](millis).
+    pub(crate) fn look(&self, millis: u32) -> (u32, Standing) {
+        self.flight.look(millis)
+    }
+
+    /// The logarithm of its typical latency in nanoseconds, which fades to that of the others.
+    pub(crate) fn pace(&self, others: Option<f32>, micros: u64) -> Option<f32> {
+        others.map_or_else(|| self.recent.get(), |others| self.recent.fade(&self.lasting, others, micros))
+    }
+
+    /// The share of its last answers that were failures, from 0 to 1.
+    pub(crate) fn failures(&self) -> f32 {
+        self.health.failures()
+    }
+
+    /// For how long it has been known, in milliseconds. If that begins now, it may be said to have begun
+    /// some time ago.
+    pub(crate) fn known_for(&self, already: u32, millis: u32) -> u32 {
+        let joined = match self.joined.load(Relaxed) {
+            0 => {
+                let joined = millis.wrapping_sub(already).max(1);
+                self.joined.store(joined, Relaxed);
+                joined
+            }
+            joined => joined,
+        };
+        millis.wrapping_sub(joined)
+    }
+}
+
+/// The milliseconds of a time; they go round in 49 days.
+pub(crate) fn millis(micros: u64) -> u32 {
+    (micros / 1_000) as u32
 }
 
 /// A call in flight; dropping it without a word counts it as cancelled.
@@ -112,8 +195,10 @@ impl LoadCell {
 #[must_use = "the call is counted out when this is dropped"]
 pub struct CallGuard {
     cell: Arc<LoadCell>,
-    /// Since when, until the server answers.
-    waiting: Option<Instant>,
+    /// When it began, or was answered.
+    at: Instant,
+    /// Whether it was not answered yet.
+    waits: bool,
 }
 
 impl CallGuard {
@@ -124,18 +209,22 @@ impl CallGuard {
 
     /// The head of the response is here: how long that took is the server's latency.
     pub fn answered(&mut self, now: Instant) {
-        if let Some(since) = self.waiting.take() {
-            self.cell.latency.observe(now.saturating_duration_since(since), self.cell.micros(now));
+        if self.waits {
+            let (took, micros) = (now.saturating_duration_since(self.at), micros(now));
+            self.cell.peak.observe(took, micros);
+            typical::observe(&self.cell.recent, &self.cell.lasting, took, micros);
+            (self.at, self.waits) = (now, false);
         }
     }
 
     /// Ends a call well that was answered before, which needs no clock.
     pub fn succeed(self) {
-        self.cell.success();
+        self.cell.success(self.at);
     }
 
     /// Ends the call.
     pub fn finish(mut self, outcome: Outcome, now: Instant) {
+        let at = micros(now);
         match outcome {
             Outcome::Success => {
                 self.answered(now);
@@ -143,10 +232,22 @@ impl CallGuard {
             }
             Outcome::Failure => {
                 // It took at least so long; and failing fast is not being fast.
-                if let Some(since) = self.waiting {
-                    self.cell.latency.at_least(now.saturating_duration_since(since), self.cell.micros(now));
+                if self.waits {
+                    let waited = now.saturating_duration_since(self.at);
+                    self.cell.peak.at_least(waited, at);
+                    typical::at_least(&self.cell.recent, &self.cell.lasting, waited, at);
                 }
-                self.cell.failure(now);
+                self.cell.set_aside(true, at);
+                self.cell.failure(at);
+            }
+            Outcome::Fault => {
+                self.cell.set_aside(false, at);
+                self.cell.failure(at);
+            }
+            Outcome::Overload => {
+                let room = self.cell.typical_latency().map_or(NO_ROOM, |latency| latency.min(NO_ROOM));
+                self.cell.flight.set_aside(millis(at), room, false);
+                self.cell.failure(at);
             }
             Outcome::Cancelled => {}
         }
@@ -155,7 +256,7 @@ impl CallGuard {
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.cell.in_flight.fetch_sub(1, Relaxed);
+        self.cell.flight.end();
     }
 }
 
@@ -171,12 +272,18 @@ mod tests {
             cell.start(now).finish(Outcome::Failure, now);
             assert_eq!((cell.in_flight(), cell.busy(now)), (1, 1 + n));
         }
-        assert_eq!(cell.busy(now + REMEMBERED), 1);
-        cell.start(now).finish(Outcome::Failure, now + REMEMBERED * 2);
-        assert_eq!(cell.busy(now + REMEMBERED * 2), 2, "what is long ago is forgotten");
-        cell.start(now).finish(Outcome::Success, now + REMEMBERED * 2);
-        assert_eq!(cell.busy(now + REMEMBERED * 2), 1);
+        let (then, later) = (now + Duration::from_millis(1_001), now + Duration::from_secs(2));
+        assert_eq!(cell.busy(then), 1);
+        cell.start(now).finish(Outcome::Failure, later);
+        assert_eq!(cell.busy(later), 2, "what is long ago is forgotten");
+        cell.start(now).finish(Outcome::Success, later);
+        assert_eq!(cell.busy(later), 1);
         drop(held);
         assert_eq!((cell.busy(now), cell.succeeded(), cell.failed()), (0, 1, 4));
+    }
+
+    #[test]
+    fn a_cell_is_one_cache_line() {
+        assert_eq!(size_of::<LoadCell>(), 64);
     }
 }

@@ -2,20 +2,19 @@
 
 use std::time::Duration;
 
+use super::clock::{seconds, unit};
 use crate::util::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What is slower counts at once; what is faster, and silence, by and by.
 #[derive(Debug, Default)]
 pub(super) struct Peak {
     /// The average in nanoseconds as a 32-bit float, above; when that was in units of 64 µs, below: both
-    /// change as one. The unit's counter goes round in three days, which is as good as a long silence.
+    /// change as one.
     state: AtomicU64,
 }
 
 /// After so long without an answer e⁻¹ of the average is left.
 const DECAY_SECONDS: f32 = 10.0;
-const UNIT_MICROS: u64 = 64;
-const UNIT_SECONDS: f32 = 64e-6;
 
 impl Peak {
     /// The average at a time in microseconds.
@@ -46,17 +45,10 @@ impl Peak {
     }
 }
 
-fn unit(micros: u64) -> u32 {
-    (micros / UNIT_MICROS) as u32
-}
-
 /// The average as it was, and the share of it that is left.
 fn decayed(state: u64, now: u32) -> (f32, f32) {
     let average = f32::from_bits((state >> 32) as u32);
-    // Threads tell of times out of order: what is a little in the future is now.
-    let since = now.wrapping_sub(state as u32);
-    let since = if since > u32::MAX / 2 { 0.0 } else { since as f32 * UNIT_SECONDS };
-    (average, (-since / DECAY_SECONDS).exp())
+    (average, (-seconds(state as u32, now) / DECAY_SECONDS).exp())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub(crate) mod backoff;
 pub(crate) mod file;
 pub(crate) mod filename;
+pub(crate) mod mix;
 pub(crate) mod rng;
 #[cfg(any(feature = "file", feature = "tls"))]
 pub(crate) mod stamp;

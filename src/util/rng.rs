@@ -7,6 +7,8 @@ use std::{
 
 use rand::{Rng as _, RngExt as _, SeedableRng, rngs::SmallRng};
 
+use super::mix::{GOLDEN, mix};
+
 /// A small generator; not for secrets.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(SmallRng);
@@ -54,16 +56,6 @@ impl Draws {
             Self::Seeded(state) => mix(state.fetch_add(GOLDEN, Relaxed)),
         }
     }
-}
-
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// The next of a series of random numbers ([SplitMix64](https://prng.di.unimi.it/splitmix64.c)).
-pub(crate) fn mix(random: u64) -> u64 {
-    let z = random.wrapping_add(GOLDEN);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

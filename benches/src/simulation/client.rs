@@ -245,7 +245,9 @@ pub fn heard(guard: CallGuard, answer: Option<Code>, now: Instant) {
 #[must_use]
 pub fn outcome(answer: Option<Code>) -> Outcome {
     match answer {
-        Some(Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) => Outcome::Failure,
+        Some(Code::Unavailable) => Outcome::Failure,
+        Some(Code::Internal | Code::Unknown | Code::DataLoss) => Outcome::Fault,
+        Some(Code::ResourceExhausted) => Outcome::Overload,
         _ => Outcome::Success,
     }
 }

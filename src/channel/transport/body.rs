@@ -46,12 +46,18 @@ pub(in crate::channel) struct InFlight {
 }
 
 impl ResponseBody {
-    pub(in crate::channel) fn new(recv: RecvStream, headers: &HeaderMap, served: Served, call: InFlight) -> Self {
-        let mut body = Self { data_ended: recv.is_end_stream(), recv, served, call: Some(call) };
-        if body.data_ended {
-            body.finish(outcome(headers));
-        }
-        body
+    /// The head of the response is here.
+    pub(in crate::channel) fn new(recv: RecvStream, headers: &HeaderMap, served: Served, mut call: InFlight) -> Self {
+        let (data_ended, now) = (recv.is_end_stream(), Instant::now().into_std());
+        let call = if data_ended {
+            // By its status: failing at once is not being fast.
+            call.guard.finish(outcome(headers), now);
+            None
+        } else {
+            call.guard.answered(now);
+            Some(call)
+        };
+        Self { recv, data_ended, served, call }
     }
 
     fn finish(&mut self, outcome: Outcome) {
@@ -141,7 +147,9 @@ impl Body for ResponseBody {
 fn outcome(headers: &HeaderMap) -> Outcome {
     let code = headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse::<i32>().ok());
     match code.map(Code::from_i32) {
-        None | Some(Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) => Outcome::Failure,
+        None | Some(Code::Unavailable) => Outcome::Failure,
+        Some(Code::Internal | Code::Unknown | Code::DataLoss) => Outcome::Fault,
+        Some(Code::ResourceExhausted) => Outcome::Overload,
         Some(_) => Outcome::Success,
     }
 }

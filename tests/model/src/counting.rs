@@ -9,13 +9,14 @@ use loom::thread;
 
 use crate::{
     Model,
-    load::{LoadCell, Outcome},
+    load::{LoadCell, Outcome, Standing, micros, millis},
 };
 
-pub(crate) const MODELS: [Model; 3] = [
+pub(crate) const MODELS: [Model; 4] = [
     ("counts return to zero and no end of a call is lost", counts_return_to_zero_and_no_end_of_a_call_is_lost),
     ("failures on two threads count as one at least", failures_on_two_threads_count_as_one_at_least),
     ("of two answers at once the slower one stays", of_two_answers_at_once_the_slower_one_stays),
+    ("who fails is set aside, and no call is miscounted", who_fails_is_set_aside_and_no_call_is_miscounted),
 ];
 
 fn counts_return_to_zero_and_no_end_of_a_call_is_lost() {
@@ -57,4 +58,16 @@ fn of_two_answers_at_once_the_slower_one_stays() {
     calls.into_iter().for_each(|call| call.join().expect("it ended"));
     let latency = cell.peak_latency(now + Duration::from_millis(50));
     assert!(latency > Duration::from_millis(49), "{latency:?}");
+}
+
+fn who_fails_is_set_aside_and_no_call_is_miscounted() {
+    let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
+    let calls = [Outcome::Failure, Outcome::Overload].map(|outcome| {
+        let cell = cell.clone();
+        thread::spawn(move || cell.start(now).finish(outcome, now))
+    });
+    calls.into_iter().for_each(|call| call.join().expect("it ended"));
+    let at = millis(micros(now + Duration::from_millis(500)));
+    assert_eq!(cell.look(at), (0, Standing::Aside), "being spared takes nothing back");
+    assert!(cell.failures() > 0.0);
 }

@@ -14,7 +14,13 @@ mod load;
 
 mod atomic;
 
+#[allow(dead_code, reason = "a model uses a part")]
+#[path = "../../../src/util/mix.rs"]
+mod mix;
+
 mod util {
+    pub(crate) use crate::mix;
+
     pub(crate) mod sync {
         pub(crate) use std::sync::{Arc, OnceLock};
 

@@ -1,0 +1,64 @@
+//! The default: the endpoint that will be done soonest, by what calls tell of each.
+
+mod draw;
+mod fleet;
+mod scan;
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use self::{
+    draw::Draw,
+    fleet::{Fleet, SEEN},
+    scan::Scan,
+};
+use super::{Balancer, Node, Picker};
+
+/// Picks the endpoint with the fewest calls in flight for its weight, where one that is slower than the
+/// others counts as busier, one that fails is set aside, and one that is new begins with less.
+///
+/// Nothing has to be set. What it does, of up to 128 endpoints for all of them, of more for five drawn
+/// at random:
+///
+/// - The score of an endpoint is the calls in flight there and this one, by its weight, times how slow it
+///   is; the lowest wins, and chance among equals. With unequal weights, idle endpoints are drawn as they
+///   weigh.
+/// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
+///   median of all; that counts squared. Not being asked makes it more like the others, with a time
+///   constant of 5 s, so that it is tried again.
+/// - A call that fails (`UNAVAILABLE`, a broken connection, a deadline that passed) sets it aside for 1 s,
+///   twice as long each further time, at most 60 s, ± 20 %; so does a fault (`INTERNAL`, `UNKNOWN`,
+///   `DATA_LOSS`) if more than a fifth of its last answers were, and only where the others do not fail as
+///   often. Afterwards one call at a time tries it, until fewer than a fifth of at least five fail.
+///   `RESOURCE_EXHAUSTED` spares it for the time that a call takes, 250 ms at most. Never is more than half
+///   of all set aside: then they are picked by how often they fail.
+/// - One that comes later than 10 s after the first call has a tenth of its share at first, all of it after
+///   10 s; unless most are new.
+#[derive(Debug, Clone, Default)]
+pub struct Adaptive {
+    /// When the first call was picked, in microseconds; 0 before.
+    begun: Arc<AtomicU64>,
+}
+
+impl Adaptive {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Balancer for Adaptive {
+    fn name(&self) -> &str {
+        "adaptive"
+    }
+
+    fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
+        let fleet = Fleet::new(ready, self.begun.clone());
+        if ready.len() <= SEEN {
+            return Box::new(Scan::new(fleet));
+        }
+        Box::new(Draw::new(fleet, ready.iter().map(Node::weight)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

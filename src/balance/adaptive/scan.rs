@@ -1,0 +1,82 @@
+//! All endpoints are looked at for each call.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::fleet::{Fleet, Look, SEEN};
+use crate::{
+    balance::{Pick, PickInfo, Picker, mix},
+    load::{micros, millis},
+};
+
+/// The best of at most [`SEEN`].
+pub(super) struct Scan {
+    fleet: Fleet,
+    /// See [`Fleet::factor`].
+    factors: Box<[AtomicU32]>,
+    weighs_even: bool,
+}
+
+impl Scan {
+    pub(super) fn new(fleet: Fleet) -> Self {
+        let factors = fleet.loads.iter().map(|_| AtomicU32::new(1.0_f32.to_bits())).collect();
+        let weighs_even = fleet.lightness.iter().all(|lightness| *lightness == 1.0);
+        Self { fleet, factors, weighs_even }
+    }
+
+    fn refresh(&self, micros: u64) {
+        self.fleet.refresh(micros, 0..self.factors.len());
+        for (at, factor) in self.factors.iter().enumerate() {
+            factor.store(self.fleet.factor(at, micros).to_bits(), Relaxed);
+        }
+    }
+
+    fn score(&self, at: usize, look: &Look, random: u64) -> f32 {
+        let factor = f32::from_bits(self.factors[at].load(Relaxed)) * look.penalty;
+        if self.weighs_even {
+            return (look.calls + 1.0) * factor;
+        }
+        // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
+        (look.calls + exponential(mix(random ^ (at as u64) << 32))) * self.fleet.lightness[at] * factor
+    }
+}
+
+impl Picker for Scan {
+    fn pick(&self, info: &PickInfo<'_>) -> Pick {
+        let micros = micros(info.now);
+        if self.fleet.is_due(micros) {
+            self.refresh(micros);
+        }
+        let millis = millis(micros);
+        let mut scores = [f32::INFINITY; SEEN];
+        let scores = &mut scores[..self.factors.len()];
+        let mut aside = 0;
+        for (at, place) in scores.iter_mut().enumerate() {
+            let look = self.fleet.look(at, millis);
+            if look.may {
+                *place = self.score(at, &look, info.random);
+            } else {
+                aside += 1;
+            }
+        }
+        if aside * 2 > scores.len() {
+            for (at, place) in scores.iter_mut().enumerate() {
+                *place = self.score(at, &self.fleet.look(at, millis), info.random);
+            }
+        }
+        info.tried.iter().filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
+        let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
+        if least == f32::INFINITY {
+            // What is set aside is better than nothing.
+            return info.draw(info.random, self.factors.len()).map_or(Pick::Queue, Pick::At);
+        }
+        let equals = scores.iter().filter(|score| **score == least).count();
+        let which = ((u128::from(info.random) * equals as u128) >> 64) as usize;
+        let mut best = scores.iter().enumerate().filter(|(_, score)| **score == least);
+        best.nth(which).map_or(Pick::Queue, |(at, _)| Pick::At(at))
+    }
+}
+
+/// From random bits a wait of mean 1 for what comes at random.
+fn exponential(random: u64) -> f32 {
+    -(((random >> 40) as f32 + 1.0) / (1_u32 << 24) as f32).ln()
+}

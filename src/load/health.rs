@@ -1,0 +1,166 @@
+//! How often a server failed of late, and for how long that sets it aside.
+
+use std::time::Duration;
+
+use super::clock::{seconds, unit};
+use crate::util::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The share of failures among the last [`WINDOW`] answers, none older than [`MEMORY_SECONDS`] before the
+/// one after it; and how often in a row a failure set the server aside.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// When it last changed in [units](unit), the share in 2⁻¹⁶, the count of answers, and the level, from
+    /// above: all change as one. All zero while nothing fails, when it is not written either.
+    state: AtomicU64,
+}
+
+/// So many answers count.
+const WINDOW: u8 = 50;
+/// After so long a silence what was before is forgotten.
+const MEMORY_SECONDS: f32 = 30.0;
+/// A server that fails more is set aside for what may as well be its callers' fault; one that fails less,
+/// over [`ENOUGH`] answers, is well again.
+const TOO_MANY: f32 = 0.2;
+const ENOUGH: u8 = 5;
+/// The first time; each further one is twice as long, up to the longest, give or take a fifth.
+const FIRST: Duration = Duration::from_secs(1);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    at: u32,
+    share: f32,
+    count: u8,
+    level: u8,
+}
+
+impl Health {
+    /// The share of failures, from 0 to 1.
+    pub(super) fn failures(&self) -> f32 {
+        State::from(self.state.load(Relaxed)).share
+    }
+
+    /// Whether any failure is remembered: without one, a success changes nothing.
+    pub(super) fn is_marred(&self) -> bool {
+        self.state.load(Relaxed) != 0
+    }
+
+    /// A call was answered; tells whether that makes a server well again that had been set aside.
+    pub(super) fn success(&self, micros: u64) -> bool {
+        let mut well = false;
+        self.update(false, 0, micros, |state| {
+            well = state.level > 0 && state.count >= ENOUGH && state.share < TOO_MANY;
+            if well {
+                state.level = 0;
+            }
+        });
+        well
+    }
+
+    /// The server failed, after so many calls that it answered. For how long that sets it aside: not at all
+    /// if only many such failures do, and there are few.
+    pub(super) fn failure(&self, alone_counts: bool, answered: u64, random: u64, micros: u64) -> Option<Duration> {
+        let mut aside = None;
+        self.update(true, answered, micros, |state| {
+            let counts = alone_counts || (state.count >= ENOUGH && state.share > TOO_MANY);
+            aside = counts.then(|| {
+                let spread = 0.8 + 0.4 * (random >> 40) as f32 / (1_u64 << 24) as f32;
+                (FIRST * 2_u32.pow(u32::from(state.level))).min(LONGEST).mul_f32(spread)
+            });
+            if counts {
+                state.level = (state.level + 1).min(6);
+            }
+        });
+        aside
+    }
+
+    /// One more failure of a server that is set aside.
+    pub(super) fn failed_again(&self, micros: u64) {
+        self.update(true, 0, micros, |_| ());
+    }
+
+    fn update(&self, failed: bool, answered: u64, micros: u64, mut then: impl FnMut(&mut State)) {
+        let _ = self.state.fetch_update(Relaxed, Relaxed, |word| {
+            let mut state = State::from(word);
+            let now = unit(micros);
+            if word == 0 {
+                state.count = answered.min(u64::from(WINDOW)) as u8;
+            } else if seconds(state.at, now) > MEMORY_SECONDS {
+                (state.count, state.share) = (0, 0.0);
+            }
+            state.count = (state.count + 1).min(WINDOW);
+            state.share += (if failed { 1.0 } else { 0.0 } - state.share) / f32::from(state.count);
+            state.at = now;
+            then(&mut state);
+            Some(state.into())
+        });
+    }
+}
+
+impl From<u64> for State {
+    fn from(word: u64) -> Self {
+        let share = f32::from((word >> 16) as u16) / f32::from(u16::MAX);
+        Self { at: (word >> 32) as u32, share, count: (word >> 8) as u8, level: word as u8 }
+    }
+}
+
+impl From<State> for u64 {
+    fn from(state: State) -> Self {
+        // Below, so that it ends at nothing.
+        let share = (state.share * f32::from(u16::MAX)) as u16;
+        if share == 0 && state.level == 0 {
+            return 0;
+        }
+        Self::from(state.at) << 32 | Self::from(share) << 16 | Self::from(state.count) << 8 | Self::from(state.level)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn each_time_is_twice_as_long_until_it_is_well_again() {
+        let health = Health::default();
+        let mut at = SECOND;
+        for seconds in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0] {
+            let aside = health.failure(true, 0, at, at).expect("it counts").as_secs_f32() / seconds;
+            assert!((0.8..=1.2).contains(&aside), "{aside} of {seconds}");
+            at += 60 * SECOND;
+        }
+        let well: Vec<_> = (0..5).map(|_| health.success(at)).collect();
+        assert_eq!(well, [false, false, false, false, true], "not by one success");
+        assert!(health.failures() < 0.001, "what is long ago is forgotten");
+        let aside = health.failure(true, 0, 1, at).expect("it counts");
+        assert!(aside <= Duration::from_millis(1_200), "{aside:?}");
+    }
+
+    #[test]
+    fn what_may_be_the_callers_fault_counts_when_it_is_much() {
+        let health = Health::default();
+        let aside: Vec<_> = (0..5).map(|_| health.failure(false, 0, 0, SECOND).is_some()).collect();
+        assert_eq!(aside, [false, false, false, false, true]);
+        // One in ten is what they all have.
+        let health = Health::default();
+        for call in 0..1_000 {
+            if call % 10 == 9 {
+                assert_eq!(health.failure(false, call, 0, SECOND), None, "{call}");
+            } else {
+                health.success(SECOND);
+            }
+        }
+        assert!((0.05..0.15).contains(&health.failures()), "{}", health.failures());
+    }
+
+    #[test]
+    fn a_server_that_never_fails_has_nothing_to_remember() {
+        let health = Health::default();
+        assert!(!health.is_marred());
+        health.failure(false, 0, 0, SECOND);
+        assert!(health.is_marred());
+        (0..100).for_each(|_| assert!(!health.success(100 * SECOND)));
+        assert!(!health.is_marred());
+    }
+}

@@ -1,0 +1,190 @@
+//! How long a server typically takes: means that one odd call moves little.
+
+use std::time::Duration;
+
+use super::clock::{seconds, unit};
+use crate::util::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The mean of the logarithms of the last few latencies, in which the call that took a hundred times as
+/// long counts as much as the one that took a hundredth.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// The mean as a 32-bit float, its two last bits the count of answers up to 3, above; when it was last
+    /// changed in [units](unit), below: all change as one.
+    state: AtomicU64,
+}
+
+/// The same of many latencies: what the server was for long, and will be again.
+#[derive(Debug, Default)]
+pub(super) struct Lasting {
+    /// The mean as a 32-bit float, its five last bits the count of answers up to 31.
+    state: AtomicU32,
+}
+
+/// What an answer counts for, once there are some; before, all count the same.
+const GAIN: f32 = 0.3;
+const LASTING_GAIN: f32 = 0.05;
+/// After so long without an answer e⁻¹ is left of what sets the last few apart from the many,
+const FADE_SECONDS: f32 = 5.0;
+/// and of what sets the many apart from other servers'.
+const LASTING_FADE_SECONDS: f32 = 40.0;
+/// It fades in steps of this.
+const STEP_SECONDS: f32 = 0.05;
+
+impl Recent {
+    /// The mean logarithm of the nanoseconds; none before the first answer.
+    pub(super) fn get(&self) -> Option<f32> {
+        let (mean, count, _) = self.open();
+        (count > 0).then_some(mean)
+    }
+
+    /// What nobody has asked of late is taken for what it was for long, and by and by for like the others.
+    pub(super) fn fade(&self, lasting: &Lasting, others: f32, micros: u64) -> Option<f32> {
+        let (mean, count, at) = self.open();
+        if count == 0 {
+            return None;
+        }
+        let since = seconds(at, unit(micros));
+        if since < STEP_SECONDS {
+            return Some(mean);
+        }
+        let (long, answers) = lasting.open();
+        let long = others + (long - others) * (-since / LASTING_FADE_SECONDS).exp();
+        lasting.store(long, answers);
+        let faded = long + (mean - long) * (-since / FADE_SECONDS).exp();
+        self.update(micros, |now, count| (if now == mean { faded } else { now }, count));
+        Some(faded)
+    }
+
+    fn update(&self, micros: u64, next: impl Fn(f32, u32) -> (f32, u32)) {
+        let _ = self.state.fetch_update(Relaxed, Relaxed, |state| {
+            let (mean, count) = unpack((state >> 32) as u32, FEW);
+            let (mean, count) = next(mean, count);
+            Some(u64::from(pack(mean, count, FEW)) << 32 | u64::from(unit(micros)))
+        });
+    }
+
+    fn open(&self) -> (f32, u32, u32) {
+        let state = self.state.load(Relaxed);
+        let (mean, count) = unpack((state >> 32) as u32, FEW);
+        (mean, count, state as u32)
+    }
+}
+
+impl Lasting {
+    // Two threads at once may lose one of two answers, which is as good.
+    fn store(&self, mean: f32, count: u32) {
+        self.state.store(pack(mean, count, MANY), Relaxed);
+    }
+
+    fn open(&self) -> (f32, u32) {
+        unpack(self.state.load(Relaxed), MANY)
+    }
+}
+
+/// A call was answered after so long.
+pub(super) fn observe(recent: &Recent, lasting: &Lasting, took: Duration, micros: u64) {
+    let took = logarithm(took);
+    recent.update(micros, |mean, count| (mean + (took - mean) * gain(count, GAIN), count + 1));
+    let (mean, count) = lasting.open();
+    lasting.store(mean + (took - mean) * gain(count, LASTING_GAIN), count + 1);
+}
+
+/// A call was not answered for so long, which says something if it is longer than answers take.
+pub(super) fn at_least(recent: &Recent, lasting: &Lasting, took: Duration, micros: u64) {
+    if recent.get().is_some_and(|mean| logarithm(took) > mean) {
+        observe(recent, lasting, took, micros);
+    }
+}
+
+const FEW: u32 = 3;
+const MANY: u32 = 31;
+
+/// A float whose last bits are a count.
+fn pack(mean: f32, count: u32, most: u32) -> u32 {
+    (mean.to_bits() & !most) | count.min(most)
+}
+
+fn unpack(state: u32, most: u32) -> (f32, u32) {
+    (f32::from_bits(state & !most), state & most)
+}
+
+fn gain(count: u32, least: f32) -> f32 {
+    (1.0 / (count + 1) as f32).max(least)
+}
+
+fn logarithm(took: Duration) -> f32 {
+    (took.as_nanos() as f32).max(1.0).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[derive(Default)]
+    struct Both(Recent, Lasting);
+
+    impl Both {
+        fn observe(&self, millis: u64) {
+            observe(&self.0, &self.1, Duration::from_millis(millis), SECOND);
+        }
+
+        fn fade(&self, others: f32, micros: u64) {
+            self.0.fade(&self.1, others, micros);
+        }
+
+        fn millis(&self) -> f32 {
+            self.0.get().expect("an answer").exp() / 1e6
+        }
+    }
+
+    fn near(is: f32, should: f32) -> bool {
+        (is / should - 1.0).abs() < 0.001
+    }
+
+    #[test]
+    fn the_first_answers_count_the_same_and_later_ones_three_tenths() {
+        let both = Both::default();
+        assert_eq!((both.0.get(), both.0.fade(&both.1, 1.0, SECOND)), (None, None), "nothing was heard");
+        for (took, mean) in [(10, 10.0), (40, 20.0), (20, 20.0), (20, 20.0)] {
+            both.observe(took);
+            assert!(near(both.millis(), mean), "{}", both.millis());
+        }
+        both.observe(2_000);
+        assert!(near(both.millis(), 20.0 * 100.0_f32.powf(0.3)), "a hundred times is less than four");
+    }
+
+    #[test]
+    fn what_was_not_answered_never_makes_it_faster() {
+        let both = Both::default();
+        at_least(&both.0, &both.1, Duration::from_millis(1), SECOND);
+        assert_eq!(both.0.get(), None, "failing fast is not being fast");
+        (0..3).for_each(|_| both.observe(100));
+        at_least(&both.0, &both.1, Duration::from_millis(1), SECOND);
+        assert!(near(both.millis(), 100.0));
+        at_least(&both.0, &both.1, Duration::from_millis(1_000), SECOND);
+        assert!(near(both.millis(), 100.0 * 10.0_f32.powf(0.3)));
+    }
+
+    #[test]
+    fn silence_makes_it_what_it_was_for_long_and_then_like_the_others() {
+        let both = Both::default();
+        (0..100).for_each(|_| both.observe(10));
+        (0..10).for_each(|_| both.observe(100));
+        let (before, others) = (both.millis(), logarithm(Duration::from_millis(10)));
+        both.fade(others, SECOND + 10_000);
+        assert!(before > 90.0 && near(both.millis(), before), "not yet");
+        // In steps or at once.
+        (1..=100).for_each(|step| both.fade(others, SECOND + step * SECOND / 10));
+        assert!((10.0..30.0).contains(&both.millis()), "as it was: {}", both.millis());
+        both.fade(others, 500 * SECOND);
+        assert!(near(both.millis(), 10.0), "{}", both.millis());
+        // And who was slow for long is so for longer.
+        let slow = Both::default();
+        (0..100).for_each(|_| slow.observe(100));
+        (1..=100).for_each(|step| slow.fade(others, SECOND + step * SECOND / 10));
+        assert!((50.0..80.0).contains(&slow.millis()), "{}", slow.millis());
+    }
+}

@@ -1,0 +1,12 @@
+//! Numbers that look random, made of others.
+
+/// 2⁶⁴ by the golden ratio.
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The next of a series of random numbers ([SplitMix64](https://prng.di.unimi.it/splitmix64.c)).
+pub(crate) fn mix(random: u64) -> u64 {
+    let z = random.wrapping_add(GOLDEN);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
