@@ -115,7 +115,7 @@ proptest! {
     #[test]
     fn no_policy_picks_twice_where_it_was_refused(
         policy in prop_oneof![
-            Just("least_request"), Just("peak_ewma"), Just("round_robin"), Just("weighted_round_robin"), Just("random"),
+            Just("adaptive"), Just("least_request"), Just("peak_ewma"), Just("round_robin"), Just("weighted_round_robin"), Just("random"),
             Just("ring_hash"), Just("maglev,table_size=251"),
         ],
         count in 0usize..9, seed in any::<u64>(),
@@ -146,7 +146,7 @@ proptest! {
 fn least_request_with_memory_joins_calls_and_balances_no_worse() {
     let run = |memory: bool| {
         let nodes = nodes(8);
-        let picker = Policy::default().balancer(1).rebuild(&nodes);
+        let picker = LeastRequest::default().rebuild(&nodes);
         let (headers, now) = (HeaderMap::new(), Instant::now());
         let (mut random, mut recent, mut same, mut most) = (7, None, 0, 0);
         let mut open = std::collections::VecDeque::new();
