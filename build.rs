@@ -2,7 +2,14 @@
 
 use std::error::Error;
 
-const PROTOS: &[&str] = &["echo/v1/echo.proto", "grpc/testing/test.proto", "helloworld/helloworld.proto"];
+const PROTOS: &[&str] = &[
+    "echo/v1/echo.proto",
+    "grpc/testing/test.proto",
+    "helloworld/helloworld.proto",
+    // The library reads and writes these by hand; its tests compare.
+    "xds/data/orca/v3/orca_load_report.proto",
+    "xds/service/orca/v3/orca.proto",
+];
 
 /// What the library itself calls: clients for its own channel, without tonic's transport.
 const CALLED: &[&str] = &["etcd/mvccpb/kv.proto", "etcd/etcdserverpb/rpc.proto"];

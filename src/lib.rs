@@ -15,6 +15,7 @@ pub mod guide;
 pub mod load;
 pub mod observe;
 pub mod registry;
+pub mod report;
 pub mod resolver;
 #[cfg(feature = "server")]
 pub mod server;

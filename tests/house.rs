@@ -8,9 +8,9 @@ use std::{
 };
 
 /// From the ground up: a module names only modules below it.
-const ORDER: [&str; 16] = [
-    "error", "util", "instance", "target", "endpoint", "observe", "tls", "registry", "load", "filter", "balance",
-    "resolver", "channel", "server", "bridge", "testing",
+const ORDER: [&str; 17] = [
+    "error", "util", "instance", "target", "endpoint", "observe", "tls", "registry", "load", "report", "filter",
+    "balance", "resolver", "channel", "server", "bridge", "testing",
 ];
 
 /// On one floor: neither knows the other.
@@ -21,7 +21,7 @@ const STRANGERS: [(&str, &str); 3] = [("registry", "load"), ("channel", "server"
 const UPWARDS: [(&str, &[&str]); 1] = [("src/registry/etcd", &["channel", "balance"])];
 
 /// No I/O, no clock, no task: what lets a simulation run the real code.
-const PURE: [&str; 7] = ["instance", "target", "endpoint", "load", "filter", "balance", "resolver"];
+const PURE: [&str; 8] = ["instance", "target", "endpoint", "load", "report", "filter", "balance", "resolver"];
 
 const MAX_LINES: usize = 400;
 

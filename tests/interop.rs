@@ -16,7 +16,7 @@ use std::{
 
 use callsign::{Channel, Server, registry::Memory};
 use futures_util::future::join_all;
-use interop::cases::{self, run_all, run_compressed, soak_channel};
+use interop::cases::{self, run_all, run_compressed, run_orca, soak_channel};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::transport;
 use tower::{ServiceBuilder, util::MapResponseLayer};
@@ -68,10 +68,14 @@ struct Running {
 
 /// Our server with the interoperability service.
 async fn ours(with: impl FnOnce(Server) -> Server) -> Running {
+    let server = Server::new("interop");
+    // The cases of load reports want what they ask for, and nothing that is measured.
     let router = transport::Server::builder()
+        .layer(server.layer().reports(false).call_metrics(true))
         .layer(ServiceBuilder::new().layer(MapResponseLayer::new(interop::trailers)))
-        .add_service(interop::service());
-    let server = with(Server::new("interop").grpc("127.0.0.1:0", router).drain(Duration::ZERO));
+        .add_service(server.load_reports().measured(false))
+        .add_service(interop::service(Some(server.metrics())));
+    let server = with(server.grpc("127.0.0.1:0", router).drain(Duration::ZERO));
     let bound = server.bind(Memory::new()).await.unwrap();
     let address = bound.instance().addresses()[0].authority().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -90,6 +94,7 @@ async fn our_channel_passes_every_case_with_grpc_go_s_server() {
     let Some(server) = GrpcGo::serve(&[]) else { return };
     let target = format!("static://{}/interop", server.1);
     assert_eq!(run_all(&channel(target.clone()).await).await.len(), CASES);
+    run_orca(&channel(target.clone()).await).await;
     // channel_soak: each call on a channel of its own.
     join_all((0..50).map(|_| async { soak_channel(channel(target.clone()).await).await })).await;
 }
@@ -100,6 +105,7 @@ async fn our_channel_passes_every_case_with_our_server() {
     let channel = channel(format!("static://{}/interop", server.address)).await;
     assert_eq!(run_all(&channel).await.len(), CASES);
     run_compressed(&channel).await;
+    run_orca(&channel).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,14 +114,14 @@ async fn our_channel_passes_every_case_with_tonic_s_server() {
     let address = listener.local_addr().unwrap();
     let server = transport::Server::builder()
         .layer(ServiceBuilder::new().layer(MapResponseLayer::new(interop::trailers)))
-        .add_service(interop::service());
+        .add_service(interop::service(None));
     tokio::spawn(server.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
     let channel = channel(format!("static://{address}/interop")).await;
     assert_eq!(run_all(&channel).await.len(), CASES);
     run_compressed(&channel).await;
 }
 
-const GRPC_GO_CASES: [&str; 19] = [
+const GRPC_GO_CASES: [&str; 21] = [
     "empty_unary",
     "large_unary",
     "large_unary_compressed",
@@ -133,6 +139,8 @@ const GRPC_GO_CASES: [&str; 19] = [
     "special_status_message",
     "unimplemented_service",
     "unimplemented_method",
+    "orca_per_rpc",
+    "orca_oob",
     "rpc_soak",
     "channel_soak",
 ];

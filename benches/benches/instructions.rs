@@ -7,7 +7,6 @@
 use std::{
     convert::Infallible,
     error::Error,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -25,6 +24,7 @@ use callsign_bench::{
     echo::connection,
     raw::{Raw, Shape, on_channel},
     table::write,
+    valgrind::{self, COUNT},
 };
 use http::HeaderMap;
 use serde_json::json;
@@ -41,25 +41,23 @@ const GATES: [(&str, usize, u64); 5] = [
     ("unary", 1_000, 65_000),
 ];
 
-/// So often, and then three times as often.
+/// So often, and three times as often.
 const TIMES: usize = 400;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();
     if let [flag, what, endpoints, times] = args.as_slice()
-        && flag == "--count"
+        && flag == COUNT
     {
         return run(what, endpoints.parse()?, times.parse()?);
     }
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("left out: instructions are counted by valgrind, which is not installed");
+    if !valgrind::is_there() {
         return Ok(());
     }
     let (mut rows, mut over) = (Vec::new(), Vec::new());
     println!("{:<12}{:>12}{:>16}{:>12}", "", "endpoints", "instructions", "at most");
     for (what, endpoints, most) in GATES {
-        let [few, many] = [count(what, endpoints, TIMES)?, count(what, endpoints, TIMES * 3)?];
-        let each = many.saturating_sub(few) / (TIMES as u64 * 2);
+        let each = valgrind::instructions(&[what, &endpoints.to_string()], TIMES)?;
         println!("{what:<12}{endpoints:>12}{each:>16}{most:>12}");
         rows.push(json!({ "what": what, "endpoints": endpoints, "instructions": each, "most": most }));
         if each > most {
@@ -68,19 +66,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     write("instructions.json", &rows)?;
     if over.is_empty() { Ok(()) } else { Err(format!("more instructions than before: {}", over.join(", ")).into()) }
-}
-
-/// All instructions of a run of this program.
-fn count(what: &str, endpoints: usize, times: usize) -> Result<u64, Box<dyn Error>> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(std::env::current_exe()?)
-        .args(["--count", what, &endpoints.to_string(), &times.to_string()])
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    let collected = text.lines().find_map(|line| line.split_once("Collected : "));
-    let (_, collected) = collected.filter(|_| output.status.success()).ok_or_else(|| text.to_string())?;
-    Ok(collected.trim().parse()?)
 }
 
 fn run(what: &str, endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {

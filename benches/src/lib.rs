@@ -8,3 +8,4 @@ pub mod raw;
 pub mod simulation;
 pub mod table;
 pub mod together;
+pub mod valgrind;

@@ -18,7 +18,11 @@ mod round_robin;
 mod service_config;
 mod weighted_round_robin;
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{Extensions, HeaderMap};
 
@@ -57,6 +61,12 @@ pub trait Balancer: fmt::Debug + Send + 'static {
     /// Which endpoints the channel connects to. Default: all.
     fn connect_mode(&self) -> ConnectMode {
         ConnectMode::All
+    }
+
+    /// How often servers are to say how busy they are, beside what they say in responses
+    /// ([out of band](crate::Channel::load_reports)); asked for each connection. Default: they are not asked.
+    fn load_reports(&self) -> Option<Duration> {
+        None
     }
 
     /// Makes the picker for these endpoints, at least one; called again whenever an endpoint comes,

@@ -1,13 +1,16 @@
 //! A balancer by its name.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
 use super::{
     Adaptive, Balancer, LeastRequest, Maglev, PeakEwma, PickFirst, Random, RingHash, RoundRobin, WeightedRoundRobin,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    target::parse_duration,
+};
 
 /// How to make a balancer: a name with options, or one's own.
 ///
@@ -17,7 +20,7 @@ use crate::error::{Error, Result};
 /// | `least_request`, `least_request,choices=3` | [`LeastRequest`] |
 /// | `peak_ewma`, `peak_ewma,choices=3` | [`PeakEwma`] |
 /// | `round_robin` | [`RoundRobin`] |
-/// | `weighted_round_robin` | [`WeightedRoundRobin`] |
+/// | `weighted_round_robin`, `weighted_round_robin,blackout_period=10s,weight_expiration_period=3m,weight_update_period=1s,error_utilization_penalty=1,enable_oob_load_report=true,oob_reporting_period=10s` | [`WeightedRoundRobin`] |
 /// | `random` | [`Random`] |
 /// | `ring_hash`, `ring_hash,hash_header=x-user,min_ring_size=1024,max_ring_size=4096` | [`RingHash`] |
 /// | `maglev`, `maglev,hash_header=x-user,table_size=65537` | [`Maglev`] |
@@ -84,7 +87,10 @@ impl FromStr for Policy {
                 Self::new(text, move |_| PeakEwma::new(choices))
             }
             "round_robin" => Self::new(text, RoundRobin::new),
-            "weighted_round_robin" => Self::new(text, WeightedRoundRobin::new),
+            "weighted_round_robin" => {
+                let set = learning(&mut options)?;
+                Self::new(text, move |seed| set(WeightedRoundRobin::new(seed)))
+            }
             "random" => Self::new(text, |_| Random::new()),
             "ring_hash" => {
                 let mut ring = RingHash::new();
@@ -123,6 +129,28 @@ impl FromStr for Policy {
     }
 }
 
+/// Reads how a weighted round robin learns its weights.
+fn learning(
+    options: &mut Options<'_>,
+) -> Result<impl Fn(WeightedRoundRobin) -> WeightedRoundRobin + Send + Sync + use<>> {
+    let blackout = options.take_duration("blackout_period")?;
+    let expiration = options.take_duration("weight_expiration_period")?;
+    let update = options.take_duration("weight_update_period")?;
+    let asked = options.take("enable_oob_load_report", "true or false", |text| text.parse().ok())?.unwrap_or(false);
+    let period = options.take_duration("oob_reporting_period")?.unwrap_or(Duration::from_secs(10));
+    let oob = asked.then_some(period);
+    let sound = |penalty: &f32| penalty.is_finite() && *penalty >= 0.0;
+    let penalty = |text: &str| text.parse().ok().filter(sound);
+    let penalty = options.take("error_utilization_penalty", "a number from 0 on", penalty)?;
+    Ok(move |mut policy: WeightedRoundRobin| {
+        policy = blackout.into_iter().fold(policy, WeightedRoundRobin::blackout_period);
+        policy = expiration.into_iter().fold(policy, WeightedRoundRobin::weight_expiration_period);
+        policy = update.into_iter().fold(policy, WeightedRoundRobin::weight_update_period);
+        policy = oob.into_iter().fold(policy, WeightedRoundRobin::oob_load_reports);
+        penalty.into_iter().fold(policy, WeightedRoundRobin::error_utilization_penalty)
+    })
+}
+
 pub(super) struct Options<'a> {
     policy: &'a str,
     pairs: Vec<(&'a str, &'a str)>,
@@ -156,6 +184,10 @@ impl<'a> Options<'a> {
             text.parse().ok().filter(|choices| (2..=10).contains(choices))
         })?;
         Ok(choices.unwrap_or(2))
+    }
+
+    fn take_duration(&mut self, key: &str) -> Result<Option<Duration>> {
+        self.take(key, "a time such as 10s or 500ms", parse_duration)
     }
 
     fn take_header(&mut self) -> Result<Option<HeaderName>> {

@@ -11,7 +11,18 @@ type Known = (&'static [&'static str], &'static str, &'static [(&'static str, &'
 const KNOWN: [Known; 8] = [
     (&["pick_first"], "pick_first", &[("shuffleAddressList", "shuffle")]),
     (&["round_robin"], "round_robin", &[]),
-    (&["weighted_round_robin"], "weighted_round_robin", &[]),
+    (
+        &["weighted_round_robin"],
+        "weighted_round_robin",
+        &[
+            ("blackoutPeriod", "blackout_period"),
+            ("weightExpirationPeriod", "weight_expiration_period"),
+            ("weightUpdatePeriod", "weight_update_period"),
+            ("errorUtilizationPenalty", "error_utilization_penalty"),
+            ("enableOobLoadReport", "enable_oob_load_report"),
+            ("oobReportingPeriod", "oob_reporting_period"),
+        ],
+    ),
     (&["least_request", "least_request_experimental"], "least_request", &[("choiceCount", "choices")]),
     (
         &["ring_hash", "ring_hash_experimental"],

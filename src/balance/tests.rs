@@ -60,7 +60,7 @@ fn least_request_avoids_the_busy() {
 #[test]
 fn peak_ewma_avoids_the_slow_the_busy_and_who_fails_fast() {
     let (nodes, now) = (nodes(4), Instant::now());
-    let after = |millis| now + std::time::Duration::from_millis(millis);
+    let after = |millis| now + Duration::from_millis(millis);
     for (at, millis) in [(0, 10), (1, 10), (2, 100), (3, 10)] {
         nodes[at].load().start(now).finish(crate::load::Outcome::Success, after(millis));
     }

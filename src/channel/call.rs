@@ -71,12 +71,23 @@ impl Calls {
     }
 
     /// The URI that HTTP/2 wants, of the one that tonic gives.
-    fn uri(&self, path: &Uri) -> Uri {
+    pub(super) fn uri(&self, path: &Uri) -> Uri {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(self.scheme.clone());
         uri.authority = Some(self.authority.clone());
         uri.path_and_query = Some(path.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
         Uri::from_parts(uri).unwrap_or_default()
+    }
+
+    /// The head of a request as it goes out.
+    pub(super) fn request(&self, uri: Uri, headers: HeaderMap) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        self.complete(request.headers_mut());
+        request
     }
 
     /// Puts what a call's headers need beside the application's own.
@@ -132,12 +143,7 @@ impl Call {
             self.head.headers.insert(GRPC_TIMEOUT, timeout::format(left));
         }
         self.kept.keep(&self.head.headers);
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = self.head.uri.clone();
-        *request.headers_mut() = std::mem::take(&mut self.head.headers);
-        self.calls.complete(request.headers_mut());
+        let request = self.calls.request(self.head.uri.clone(), std::mem::take(&mut self.head.headers));
         Attempt::start(picked, request, &self.body, self.deadline)
     }
 

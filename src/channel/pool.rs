@@ -21,6 +21,7 @@ use tower::discover::Change;
 use super::{
     call::Calls,
     connections::More,
+    follow::Followed,
     idle::Idleness,
     published::{Published, Ready, Recent},
     served::Served,
@@ -229,8 +230,15 @@ impl Pool {
             ConnectionEvent::Ready(connection, took) => {
                 let (tell, most) = (self.tell.clone(), self.connections_per_endpoint);
                 let more = || More::new(move || drop(tell.send((key.clone(), News::Full))));
+                let follow = self.balancer.load_reports().map(|every| (every, connection.clone()));
                 if subchannel.connected(generation, connection, most, more, now) {
                     self.dirty = true;
+                    if let Some((every, connection)) = follow {
+                        let (calls, served) = (self.calls.clone(), subchannel.served().clone());
+                        let followed = Followed { calls, served, connection };
+                        let reports = followed.run(every, self.backoff, self.rng.next_u64());
+                        subchannel.keep(generation, task::spawn(reports));
+                    }
                     self.observer.on_event(&Event::Connected { service, endpoint, took });
                 }
                 return;

@@ -56,6 +56,8 @@ struct Live {
     generation: u64,
     connection: Connection,
     since: Instant,
+    /// What follows its load reports.
+    _reports: Option<Task>,
 }
 
 /// One more connection.
@@ -168,12 +170,25 @@ impl Subchannel {
             State::Ready(ready) => (std::mem::take(&mut ready.live), ready.more.clone()),
             _ => (Vec::with_capacity(1), Arc::new(more())),
         };
-        live.push(Live { generation, connection, since: now });
+        live.push(Live { generation, connection, since: now, _reports: None });
         if live.len() < most {
             more.rearm();
         }
         self.ready(live, Another::Possible, more);
         true
+    }
+
+    /// Keeps a task for as long as the connection of a try takes calls.
+    pub(super) fn keep(&mut self, generation: u64, reports: Task) {
+        if let State::Ready(ready) = &mut self.state
+            && let Some(live) = ready.live.iter_mut().find(|live| live.generation == generation)
+        {
+            live._reports = Some(reports);
+        }
+    }
+
+    pub(super) fn served(&self) -> &Served {
+        &self.served
     }
 
     fn ready(&mut self, live: Vec<Live>, another: Another, more: Arc<More>) {

@@ -4,22 +4,25 @@ mod clock;
 mod flight;
 mod health;
 mod peak;
+mod reported;
 mod typical;
 
 use std::time::{Duration, Instant};
 
-use self::clock::{seconds, unit};
+pub use self::reported::{BriefReport, Effort, Reported};
 pub(crate) use self::{clock::micros, flight::Standing};
 use self::{
+    clock::{seconds, unit},
     flight::Flight,
     health::Health,
     peak::Peak,
+    reported::Reports,
     typical::{Lasting, Recent},
 };
 use crate::util::{
     mix::mix,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -42,23 +45,26 @@ pub enum Outcome {
 }
 
 /// The load of one endpoint, as one channel sees it.
-// A cache line of its own: calls on two endpoints must not fight for one.
+// Cache lines of its own, as calls on two endpoints must not fight for one: first all that a call changes
+// that goes well.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct LoadCell {
     flight: Flight,
     succeeded: AtomicU64,
-    failed: AtomicU64,
-    /// Failures in a row, each less than [`REMEMBERED`] after the one before.
-    failing: AtomicU32,
-    /// When the last failure was, in [units](unit).
-    failed_at: AtomicU32,
     peak: Peak,
     recent: Recent,
     lasting: Lasting,
+    /// Failures in a row, each less than [`REMEMBERED_SECONDS`] after the one before.
+    failing: AtomicU32,
+    health: Health,
+    /// Of a server that reports its load.
+    reports: OnceLock<Box<Reports>>,
+    failed: AtomicU64,
+    /// When the last failure was, in [units](unit).
+    failed_at: AtomicU32,
     /// Since when policies know it, in milliseconds; 0 before.
     joined: AtomicU32,
-    health: Health,
 }
 
 /// For so long a failure counts as a call in flight.
@@ -146,9 +152,22 @@ impl LoadCell {
         self.failed.load(Relaxed)
     }
 
+    /// What the server last said of its load; none if it never did.
+    pub fn reported(&self, now: Instant) -> Option<Reported> {
+        self.reports.get().map(|reports| reports.get(micros(now)))
+    }
+
+    /// The server says how busy it is: in a response, or out of band.
+    pub fn report(&self, report: &BriefReport, now: Instant) {
+        self.reports.get_or_init(Box::default).take(report, micros(now));
+    }
+
     /// Counts a call in, until the guard is dropped.
     pub fn start(self: &Arc<Self>, now: Instant) -> CallGuard {
         self.flight.begin();
+        if let Some(reports) = self.reports.get() {
+            reports.sent();
+        }
         CallGuard { cell: self.clone(), at: now, waits: true }
     }
 }
@@ -265,6 +284,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_server_reports_is_kept_with_its_age() {
+        let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
+        drop(cell.start(now));
+        assert_eq!(cell.reported(now), None);
+        let second = Duration::from_secs(1);
+        let latency = Some(Duration::from_millis(8));
+        let queue = BriefReport { in_flight: Some(4.0), latency, ..BriefReport::default() };
+        cell.report(&queue, now);
+        drop(cell.start(now));
+        let reported = cell.reported(now + second).expect("it was");
+        assert_eq!((reported.in_flight, reported.age, reported.sent), (Some(4.0), second, 1));
+        assert!(reported.latency.is_some_and(|is| is.abs_diff(Duration::from_millis(8)) < Duration::from_micros(1)));
+        assert_eq!(reported.effort, None);
+        let busy = BriefReport { utilization: 0.5, requests_per_second: 100.0, ..BriefReport::default() };
+        for at in [1, 11, 60] {
+            cell.report(&busy, now + second * at);
+        }
+        // One that says nothing of it leaves it as it was.
+        cell.report(&queue, now + second * 70);
+        let effort = cell.reported(now + second * 71).and_then(|reported| reported.effort).expect("it was");
+        assert_eq!((effort.utilization, effort.requests_per_second), (0.5, 100.0));
+        assert_eq!((effort.age, effort.known_for), (second * 11, second * 70));
+        // After a long silence it begins anew.
+        cell.report(&busy, now + second * 300);
+        let effort = cell.reported(now + second * 301).and_then(|reported| reported.effort).expect("it was");
+        assert_eq!((effort.age, effort.known_for), (second, second));
+    }
+
+    #[test]
     fn a_failure_counts_as_a_call_for_a_second_or_until_a_success() {
         let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
         let held = cell.start(now);
@@ -283,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_one_cache_line() {
-        assert_eq!(size_of::<LoadCell>(), 64);
+    fn a_call_that_goes_well_changes_one_cache_line() {
+        assert_eq!((std::mem::offset_of!(LoadCell, failed), size_of::<LoadCell>()), (64, 128));
     }
 }

@@ -1,39 +1,110 @@
-//! Counts the requests in flight.
+//! The layer before a server's services: it counts requests, reports the load, and sheds what is too much.
 
 use std::{
-    fmt,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use tokio::sync::watch;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Counts the requests in flight, to the end of their responses; see
-/// [`Registration::layer`](super::Registration::layer).
+use super::{
+    counted::{CountedBody, CountedFuture, Counting},
+    flight::InFlight,
+    limit::{AdaptiveLimit, Limit},
+    measure::Measure,
+    metrics::Metrics,
+};
+
+/// What all layers and reports of one registration share.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) in_flight: InFlight,
+    pub(super) measure: Measure,
+    pub(super) metrics: Metrics,
+}
+
+/// A tower layer: counts the requests in flight, to the end of their responses; says in gRPC's responses how busy the
+/// server is; and, if told to, sheds what is more than the server can do.
+///
+/// - **Reports** ([on](Self::reports) by default) go into the trailers of each gRPC response as `endpoint-load-metrics-bin`,
+///   after [ORCA](https://github.com/grpc/proposal/blob/master/A51-custom-backend-metrics.md): what the
+///   application [says](super::Registration::metrics), requests and failures in a second (UNKNOWN, INTERNAL, UNAVAILABLE
+///   and DATA_LOSS), and two named metrics: `callsign.in_flight`, the requests in flight but the one that is
+///   answered, and `callsign.latency_ms`, the median of the last 16 answers at about as many in flight.
+/// - **Admission** (off by default): past a [fixed](Self::limit) or an [adaptive](Self::adaptive_limit) bound on
+///   requests in flight, a gRPC request is answered at once with RESOURCE_EXHAUSTED and
+///   `grpc-retry-pushback-ms`, any other with 503 and `retry-after`.
+///
+/// Health checks, reflection and the service of load reports are never shed, and are no load.
+///
+/// Layers of one registration share its counts. Clones share their bound too.
 #[derive(Debug, Clone)]
 pub struct RegistrationLayer {
-    in_flight: InFlight,
+    settings: Arc<Settings>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) state: Arc<State>,
+    pub(super) reports: bool,
+    pub(super) call_metrics: bool,
+    pub(super) limit: Limit,
 }
 
 impl RegistrationLayer {
-    pub(super) fn new(in_flight: InFlight) -> Self {
-        Self { in_flight }
+    pub(super) fn new(state: Arc<State>) -> Self {
+        let settings = Settings { state, reports: true, call_metrics: false, limit: Limit::None };
+        Self { settings: Arc::new(settings) }
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut Settings)) -> Self {
+        set(Arc::make_mut(&mut self.settings));
+        self
+    }
+
+    /// Sets whether responses say how busy the server is. Default true: some 150 bytes a response, by which clients
+    /// balance better at once. Who serves the world, and would not tell it, says false; what a handler says by
+    /// [`CallMetrics`](super::CallMetrics) is told all the same.
+    #[must_use]
+    pub fn reports(self, reports: bool) -> Self {
+        self.set(|settings| settings.reports = reports)
+    }
+
+    /// Sets whether each request's extensions carry [`CallMetrics`](super::CallMetrics) for the handler. Default
+    /// false: it takes an allocation or two.
+    #[must_use]
+    pub fn call_metrics(self, call_metrics: bool) -> Self {
+        self.set(|settings| settings.call_metrics = call_metrics)
+    }
+
+    /// Sheds requests past so many in flight. Default: it takes all.
+    #[must_use]
+    pub fn limit(self, in_flight: usize) -> Self {
+        self.set(|settings| settings.limit = Limit::Fixed(in_flight))
+    }
+
+    /// Sheds requests past a bound that follows the latency. Default: it takes all.
+    #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "so that `AdaptiveLimit::new()` needs no `&`")]
+    pub fn adaptive_limit(self, limit: AdaptiveLimit) -> Self {
+        self.set(|settings| settings.limit = Limit::adaptive(&limit))
+    }
+
+    /// The bound on requests in flight as it is now; none if there is none.
+    pub fn current_limit(&self) -> Option<usize> {
+        self.settings.limit.now()
     }
 
     /// The requests in flight.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.count()
+        self.settings.state.in_flight.count()
     }
 
     /// Whether the registration was shut down: new requests still come, until the server closes.
     pub fn is_draining(&self) -> bool {
-        self.in_flight.is_draining()
+        self.settings.state.in_flight.is_draining()
     }
 }
 
@@ -41,69 +112,7 @@ impl<S> Layer<S> for RegistrationLayer {
     type Service = Counted<S>;
 
     fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, in_flight: self.in_flight.clone() }
-    }
-}
-
-/// How many are in flight, and whether no more are to come. Clones are the same count.
-#[derive(Clone)]
-pub(super) struct InFlight(Arc<watch::Sender<Flight>>);
-
-#[derive(Debug, Default)]
-struct Flight {
-    count: usize,
-    draining: bool,
-}
-
-impl Default for InFlight {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::default()))
-    }
-}
-
-impl InFlight {
-    fn enter(&self) -> Entered {
-        self.0.send_if_modified(|flight| {
-            flight.count += 1;
-            false
-        });
-        Entered(self.clone())
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.0.borrow().count
-    }
-
-    pub(super) fn drain(&self) {
-        self.0.send_modify(|flight| flight.draining = true);
-    }
-
-    fn is_draining(&self) -> bool {
-        self.0.borrow().draining
-    }
-
-    pub(super) async fn idle(&self) {
-        // The sender lives as long as `self`.
-        drop(self.0.subscribe().wait_for(|flight| flight.count == 0).await);
-    }
-}
-
-impl fmt::Debug for InFlight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.borrow().fmt(f)
-    }
-}
-
-/// One in flight.
-#[derive(Debug)]
-struct Entered(InFlight);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.0.send_if_modified(|flight| {
-            flight.count -= 1;
-            flight.count == 0
-        });
+        Counted { inner, settings: self.settings.clone() }
     }
 }
 
@@ -111,7 +120,7 @@ impl Drop for Entered {
 #[derive(Debug, Clone)]
 pub struct Counted<S> {
     inner: S,
-    in_flight: InFlight,
+    settings: Arc<Settings>,
 }
 
 impl<S, A, B> Service<Request<A>> for Counted<S>
@@ -126,58 +135,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<A>) -> Self::Future {
-        CountedFuture { entered: Some(self.in_flight.enter()), inner: self.inner.call(request) }
-    }
-}
-
-pin_project! {
-    /// A response to come.
-    #[derive(Debug)]
-    pub struct CountedFuture<F> {
-        #[pin]
-        inner: F,
-        entered: Option<Entered>,
-    }
-}
-
-impl<F, B, E> Future for CountedFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = Result<Response<CountedBody<B>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.inner.poll(cx));
-        let entered = this.entered.take();
-        Poll::Ready(response.map(|response| response.map(|inner| CountedBody { inner, _entered: entered })))
-    }
-}
-
-pin_project! {
-    /// A response's body: its request is in flight until this is dropped.
-    #[derive(Debug)]
-    pub struct CountedBody<B> {
-        #[pin]
-        inner: B,
-        _entered: Option<Entered>,
-    }
-}
-
-impl<B: Body> Body for CountedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().inner.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
+        match Counting::begin(&self.settings, &mut request) {
+            Ok(counting) => CountedFuture::new(self.inner.call(request), counting),
+            Err(shed) => CountedFuture::shed(shed),
+        }
     }
 }

@@ -2,10 +2,16 @@
 
 mod advertise;
 mod connection;
+mod counted;
+mod flight;
 mod http;
 mod incoming;
 mod keep;
 mod layer;
+mod limit;
+mod measure;
+mod metrics;
+mod out_of_band;
 mod registration;
 #[cfg(feature = "tls")]
 mod secure;
@@ -24,10 +30,14 @@ use tower_service::Service;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 
-use self::connection::Connection;
+use self::{connection::Connection, layer::State};
 pub use self::{
+    counted::{CountedBody, CountedFuture},
     incoming::Incoming,
-    layer::{Counted, CountedBody, CountedFuture, RegistrationLayer},
+    layer::{Counted, RegistrationLayer},
+    limit::AdaptiveLimit,
+    metrics::{CallMetrics, Metrics},
+    out_of_band::LoadReports,
     registration::{Registration, RegistrationState},
     serve::BoundServer,
     signal::shutdown_signal,
@@ -79,6 +89,7 @@ pub struct Server {
     register_within: Option<Duration>,
     ready: BoxFuture<'static, ()>,
     observer: Arc<dyn Observer>,
+    load: Arc<State>,
 }
 
 struct Listen {
@@ -116,7 +127,33 @@ impl Server {
             register_within: None,
             ready: Box::pin(std::future::ready(())),
             observer: default_observer(),
+            load: Arc::default(),
         }
+    }
+
+    /// A layer for the router: it counts the requests in flight, tells clients how busy the server is, and sheds what
+    /// is too much, if told to. See [`Registration::layer`].
+    ///
+    /// ```
+    /// # use callsign::Server;
+    /// # fn serve(service: tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>) -> Server {
+    /// let server = Server::new("greeter");
+    /// let router = tonic::transport::Server::builder().layer(server.layer().limit(500)).add_service(service);
+    /// server.grpc("0.0.0.0:9000", router)
+    /// # }
+    /// ```
+    pub fn layer(&self) -> RegistrationLayer {
+        RegistrationLayer::new(self.load.clone())
+    }
+
+    /// Where the application says how busy it is, for all load reports. See [`Registration::metrics`].
+    pub fn metrics(&self) -> Metrics {
+        self.load.metrics.clone()
+    }
+
+    /// A gRPC service for the router that streams load reports to those who ask. See [`Registration::load_reports`].
+    pub fn load_reports(&self) -> LoadReports {
+        LoadReports::new(self.load.clone())
     }
 
     /// Sets the instance's id. Default: the host's name (or `POD_NAME`), the service's and the

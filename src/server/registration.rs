@@ -9,7 +9,9 @@ use tokio_stream::wrappers::WatchStream;
 use super::{
     incoming::Incoming,
     keep::{Keeper, Phase, Wanted},
-    layer::{InFlight, RegistrationLayer},
+    layer::{RegistrationLayer, State},
+    metrics::Metrics,
+    out_of_band::LoadReports,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -47,7 +49,7 @@ use crate::{
 pub struct Registration {
     wanted: Arc<watch::Sender<Wanted>>,
     state: watch::Receiver<RegistrationState>,
-    in_flight: InFlight,
+    load: Arc<State>,
 }
 
 /// How a [`Registration`] is doing.
@@ -87,6 +89,16 @@ impl Registration {
     ///
     /// As [`new`](Self::new).
     pub fn with_observer(registry: &Registry, instance: ServiceInstance, observer: Arc<dyn Observer>) -> Result<Self> {
+        Self::of_load(registry, instance, observer, Arc::default())
+    }
+
+    /// The same, of a server whose layers count already.
+    pub(super) fn of_load(
+        registry: &Registry,
+        instance: ServiceInstance,
+        observer: Arc<dyn Observer>,
+        load: Arc<State>,
+    ) -> Result<Self> {
         task::require_runtime("a registration")?;
         let registrar = registry.registrar()?.clone();
         let wanted = watch::Sender::new(Wanted { instance: Arc::new(instance), phase: Phase::Hold });
@@ -94,7 +106,7 @@ impl Registration {
         let keeper = Keeper::new(registrar, wanted.subscribe(), states, observer);
         // Ends when every clone of this is gone, after a bounded time to deregister.
         task::spawn_bounded(keeper.run());
-        Ok(Self { wanted: Arc::new(wanted), state, in_flight: InFlight::default() })
+        Ok(Self { wanted: Arc::new(wanted), state, load })
     }
 
     /// Registers in the background from now on. Starting twice is starting once.
@@ -199,7 +211,7 @@ impl Registration {
     ///
     /// Once polled, it goes on without the caller.
     pub async fn shutdown(&self) {
-        self.in_flight.drain();
+        self.load.in_flight.drain();
         self.wanted.send_modify(|wanted| wanted.phase = Phase::Stop);
         let mut state = self.state.clone();
         let gone = state.wait_for(|state| matches!(state, RegistrationState::Deregistered)).await;
@@ -214,19 +226,36 @@ impl Registration {
         Incoming::new(listener, move || registration.start())
     }
 
-    /// A tower layer that counts the requests in flight, and knows when the server drains.
+    /// A tower layer that counts the requests in flight and knows when the server drains; that reports the load to
+    /// clients; and that sheds what is too much, if told to.
     pub fn layer(&self) -> RegistrationLayer {
-        RegistrationLayer::new(self.in_flight.clone())
+        RegistrationLayer::new(self.load.clone())
+    }
+
+    /// Where the application says how busy it is, for all load reports.
+    pub fn metrics(&self) -> Metrics {
+        self.load.metrics.clone()
+    }
+
+    /// A gRPC service that streams load reports to those who ask, beside what the [`layer`](Self::layer) puts into
+    /// responses.
+    pub fn load_reports(&self) -> LoadReports {
+        LoadReports::new(self.load.clone())
     }
 
     /// The requests in flight that passed by the [`layer`](Self::layer), to the end of their responses.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.count()
+        self.load.in_flight.count()
+    }
+
+    /// The requests that the [`layer`](Self::layer) shed.
+    pub fn shed(&self) -> u64 {
+        self.load.measure.total_shed()
     }
 
     /// Waits until none is in flight.
     pub async fn idle(&self) {
-        self.in_flight.idle().await;
+        self.load.in_flight.idle().await;
     }
 }
 

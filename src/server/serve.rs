@@ -100,7 +100,7 @@ impl Server {
         for (key, value) in self.metadata {
             instance = instance.metadata(key, value);
         }
-        let registration = Registration::with_observer(&registry, instance.build()?, self.observer)?;
+        let registration = Registration::of_load(&registry, instance.build()?, self.observer, self.load)?;
         let health = self.health.map(|health| {
             let names = [String::new(), self.name].into_iter().chain(self.health_of);
             (health, names.collect())

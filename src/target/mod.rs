@@ -6,12 +6,10 @@ mod text;
 
 #[cfg(any(feature = "consul", feature = "kubernetes", feature = "zookeeper"))]
 pub(crate) use self::text::duration_param;
-#[cfg(test)]
-pub(crate) use self::text::parse_duration;
-pub(crate) use self::text::ttl_param;
 use self::text::{
     AUTHORITY, PATH, QUERY, SEGMENT, decode, duration, encode, print_duration, query_pairs, shown, split_scheme, wrong,
 };
+pub(crate) use self::text::{parse_duration, ttl_param};
 use crate::{
     error::{Error, Result},
     instance::ServiceName,
@@ -254,7 +252,20 @@ impl FromStr for Target {
 }
 
 /// What a policy may be told beside its name, as `policy=maglev,hash_header=x-user` or each by itself.
-const POLICY_OPTIONS: [&str; 6] = ["choices", "hash_header", "max_ring_size", "min_ring_size", "shuffle", "table_size"];
+const POLICY_OPTIONS: [&str; 12] = [
+    "blackout_period",
+    "choices",
+    "enable_oob_load_report",
+    "error_utilization_penalty",
+    "hash_header",
+    "max_ring_size",
+    "min_ring_size",
+    "oob_reporting_period",
+    "shuffle",
+    "table_size",
+    "weight_expiration_period",
+    "weight_update_period",
+];
 
 impl Params {
     fn set(&mut self, text: &str, key: &Arc<str>, value: &Arc<str>, registry: &mut RegistryUri) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Numbers that look random, made of others.
 
-/// 2⁶⁴ by the golden ratio.
+/// 2⁶⁴ by the golden ratio: of all steps round a circle, multiples of this one fill it most evenly
+/// (Knuth, The Art of Computer Programming, volume 3, section 6.4, theorem S).
 pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The next of a series of random numbers ([SplitMix64](https://prng.di.unimi.it/splitmix64.c)).

@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/orca"
 )
 
 var (
@@ -49,8 +51,14 @@ func client() {
 			log.Fatal(err)
 		}
 	}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(secure)}
+	if strings.HasPrefix(*run, "orca") {
+		// The policy that hands load reports to the case.
+		policy := `{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`
+		options = append(options, grpc.WithDefaultServiceConfig(policy))
+	}
 	dial := func() *grpc.ClientConn {
-		conn, err := grpc.NewClient(*call, grpc.WithTransportCredentials(secure))
+		conn, err := grpc.NewClient(*call, options...)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -81,7 +89,9 @@ func client() {
 		"unimplemented_service": func() {
 			interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(conn))
 		},
-		"rpc_soak": func() { soak(ctx, func() (*grpc.ClientConn, func()) { return conn, func() {} }) },
+		"orca_per_rpc": func() { interop.DoORCAPerRPCTest(ctx, test) },
+		"orca_oob":     func() { interop.DoORCAOOBTest(ctx, test) },
+		"rpc_soak":     func() { soak(ctx, func() (*grpc.ClientConn, func()) { return conn, func() {} }) },
 		"channel_soak": func() {
 			soak(ctx, func() (*grpc.ClientConn, func()) {
 				conn := dial()
@@ -112,7 +122,7 @@ func soak(ctx context.Context, channel func() (*grpc.ClientConn, func())) {
 }
 
 func server() {
-	var options []grpc.ServerOption
+	options := []grpc.ServerOption{orca.CallMetricsServerOption(nil)}
 	if *cert != "" {
 		secure, err := credentials.NewServerTLSFromFile(*cert, *key)
 		if err != nil {
@@ -131,7 +141,12 @@ func server() {
 		log.Fatal(err)
 	}
 	server := grpc.NewServer(options...)
-	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
+	recorder := orca.NewServerMetricsRecorder()
+	if err := orca.Register(server, orca.ServiceOptions{ServerMetricsProvider: recorder}); err != nil {
+		log.Fatal(err)
+	}
+	test := interop.NewTestServer(interop.NewTestServerOptions{MetricsRecorder: recorder})
+	testgrpc.RegisterTestServiceServer(server, test)
 	fmt.Println(listener.Addr())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)

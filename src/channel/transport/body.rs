@@ -21,6 +21,7 @@ use super::{
 use crate::{
     channel::served::Served,
     load::{CallGuard, Outcome},
+    report::brief,
     util::task::Task,
 };
 
@@ -47,17 +48,23 @@ pub(in crate::channel) struct InFlight {
 
 impl ResponseBody {
     /// The head of the response is here.
-    pub(in crate::channel) fn new(recv: RecvStream, headers: &HeaderMap, served: Served, mut call: InFlight) -> Self {
-        let (data_ended, now) = (recv.is_end_stream(), Instant::now().into_std());
-        let call = if data_ended {
+    pub(in crate::channel) fn new(recv: RecvStream, headers: &HeaderMap, served: Served, call: InFlight) -> Self {
+        let mut body = Self { data_ended: recv.is_end_stream(), recv, served, call: Some(call) };
+        if body.data_ended {
             // By its status: failing at once is not being fast.
-            call.guard.finish(outcome(headers), now);
-            None
-        } else {
-            call.guard.answered(now);
-            Some(call)
-        };
-        Self { recv, data_ended, served, call }
+            body.ended(headers);
+        } else if let Some(call) = &mut body.call {
+            call.guard.answered(Instant::now().into_std());
+        }
+        body
+    }
+
+    /// The server said all, in these trailers or in a head that is all there is.
+    fn ended(&mut self, trailers: &HeaderMap) {
+        if let (Some(report), Some(call)) = (brief(trailers), &self.call) {
+            call.guard.cell().report(&report, Instant::now().into_std());
+        }
+        self.finish(outcome(trailers));
     }
 
     fn finish(&mut self, outcome: Outcome) {
@@ -100,7 +107,7 @@ impl ResponseBody {
         match self.recv.poll_trailers(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(Some(trailers))) if has_status(&trailers) => {
-                self.finish(outcome(&trailers));
+                self.ended(&trailers);
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
             // What came may be but a part of what was meant.

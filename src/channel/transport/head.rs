@@ -3,6 +3,8 @@
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE, response::Parts};
 use tonic::Code;
 
+use crate::util::content_type::is_grpc;
+
 /// The code and the reason for a response that no gRPC server sent
 /// ([gRPC's table](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)).
 pub(in crate::channel) fn foreign(head: &Parts) -> Option<(Code, String)> {
@@ -34,29 +36,7 @@ pub(in crate::channel) fn foreign(head: &Parts) -> Option<(Code, String)> {
     Some((code, format!("the response is not gRPC: HTTP status {} {what}", head.status.as_u16())))
 }
 
-/// `application/grpc`, alone or with `+proto` or `;charset` and the like behind it.
-fn is_grpc(content_type: &[u8]) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let (Some(head), rest) = (content_type.get(..GRPC.len()), content_type.get(GRPC.len())) else { return false };
-    head.eq_ignore_ascii_case(GRPC) && matches!(rest, None | Some(b'+' | b';' | b' '))
-}
-
 /// Whether these headers, or trailers, carry a call's status.
 pub(in crate::channel) fn has_status(headers: &HeaderMap) -> bool {
     headers.contains_key("grpc-status")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_types_are_told_apart() {
-        for grpc in ["application/grpc", "application/grpc+proto", "application/grpc;v=1", "Application/GRPC"] {
-            assert!(is_grpc(grpc.as_bytes()), "{grpc}");
-        }
-        for other in ["", "text/html", "application/grpc-web", "application/grpcx", "application/grp"] {
-            assert!(!is_grpc(other.as_bytes()), "{other}");
-        }
-    }
 }

@@ -9,14 +9,15 @@ use loom::thread;
 
 use crate::{
     Model,
-    load::{LoadCell, Outcome, Standing, micros, millis},
+    load::{BriefReport, LoadCell, Outcome, Standing, micros, millis},
 };
 
-pub(crate) const MODELS: [Model; 4] = [
+pub(crate) const MODELS: [Model; 5] = [
     ("counts return to zero and no end of a call is lost", counts_return_to_zero_and_no_end_of_a_call_is_lost),
     ("failures on two threads count as one at least", failures_on_two_threads_count_as_one_at_least),
     ("of two answers at once the slower one stays", of_two_answers_at_once_the_slower_one_stays),
     ("who fails is set aside, and no call is miscounted", who_fails_is_set_aside_and_no_call_is_miscounted),
+    ("what a server reports together is read together", what_a_server_reports_together_is_read_together),
 ];
 
 fn counts_return_to_zero_and_no_end_of_a_call_is_lost() {
@@ -70,4 +71,26 @@ fn who_fails_is_set_aside_and_no_call_is_miscounted() {
     let at = millis(micros(now + Duration::from_millis(500)));
     assert_eq!(cell.look(at), (0, Standing::Aside), "being spared takes nothing back");
     assert!(cell.failures() > 0.0);
+}
+
+fn what_a_server_reports_together_is_read_together() {
+    let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
+    let report = |count: u32| BriefReport {
+        in_flight: Some(count.into()),
+        latency: Some(Duration::from_secs(count.into())),
+        utilization: count.into(),
+        requests_per_second: count.into(),
+        ..BriefReport::default()
+    };
+    cell.report(&report(1), now);
+    let calls = [2, 3].map(|count| {
+        let cell = cell.clone();
+        thread::spawn(move || cell.report(&report(count), now))
+    });
+    let reported = cell.reported(now).expect("one was before");
+    let latency = reported.latency.map(|latency| latency.as_secs_f32());
+    assert_eq!(reported.in_flight, latency);
+    let effort = reported.effort.expect("one was before");
+    assert_eq!(effort.utilization, effort.requests_per_second);
+    calls.into_iter().for_each(|call| call.join().expect("it ended"));
 }

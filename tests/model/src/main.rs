@@ -8,7 +8,7 @@
 #[path = "../../../src/error.rs"]
 mod error;
 
-#[allow(dead_code, unreachable_pub, reason = "a model uses a part")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a model uses a part")]
 #[path = "../../../src/load/mod.rs"]
 mod load;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use callsign::Channel;
+use callsign::{Channel, report::LoadReport};
 use futures_util::{StreamExt, future::join_all, stream};
 use tokio::{
     sync::mpsc,
@@ -15,7 +15,7 @@ use super::{
     INITIAL, TRAILING,
     proto::{
         BoolValue, EchoStatus, Empty, Payload, ResponseParameters, SimpleRequest, StreamingInputCallRequest,
-        StreamingOutputCallRequest, test_service_client::TestServiceClient,
+        StreamingOutputCallRequest, TestOrcaReport, test_service_client::TestServiceClient,
         unimplemented_service_client::UnimplementedServiceClient,
     },
 };
@@ -258,4 +258,51 @@ pub async fn run_compressed(channel: &Channel) {
     let replies = both.streaming_output_call(request).await.unwrap().into_inner();
     let lengths: Vec<_> = replies.map(|reply| length(reply.unwrap().payload) as i32).collect().await;
     assert_eq!(lengths, RESPONSES);
+}
+
+/// What servers say of their load, where they say nothing else of it: `orca_per_rpc` and `orca_oob`.
+pub async fn run_orca(channel: &Channel) {
+    timeout(Duration::from_secs(30), orca_per_rpc(channel.clone())).await.expect("orca_per_rpc");
+    timeout(Duration::from_secs(30), orca_oob(channel.clone())).await.expect("orca_oob");
+}
+
+fn asked_to_report(cpu_utilization: f64, memory_utilization: f64, util: f64) -> (TestOrcaReport, LoadReport) {
+    let utilization = [("util".to_owned(), util)];
+    let mut expected = LoadReport::default();
+    expected.cpu_utilization = cpu_utilization;
+    expected.memory_utilization = memory_utilization;
+    expected.utilization.extend(utilization.clone());
+    let utilization = utilization.into();
+    (TestOrcaReport { cpu_utilization, memory_utilization, utilization, ..Default::default() }, expected)
+}
+
+async fn orca_per_rpc(channel: Channel) {
+    let (mut report, mut expected) = asked_to_report(0.821, 0.5847, 0.30499);
+    report.request_cost.insert("cost".to_owned(), 3_456.32);
+    expected.request_cost.insert("cost".to_owned(), 3_456.32);
+    let request = SimpleRequest { orca_per_query_report: Some(report), ..SimpleRequest::default() };
+    let response = Client::new(channel).unary_call(request).await.unwrap();
+    assert_eq!(LoadReport::from_headers(&response.metadata().clone().into_headers()), Some(expected));
+}
+
+async fn orca_oob(channel: Channel) {
+    let (send, requests) = mpsc::channel(1);
+    let mut replies = None;
+    let mut requests = Some(ReceiverStream::new(requests));
+    for (cpu, memory, util) in [(0.821, 0.5847, 0.30499), (0.29309, 0.2, 0.2039)] {
+        let (report, expected) = asked_to_report(cpu, memory, util);
+        let request = StreamingOutputCallRequest {
+            orca_oob_report: Some(report),
+            response_parameters: sizes(&[1]),
+            ..Default::default()
+        };
+        send.send(request).await.unwrap();
+        if let Some(requests) = requests.take() {
+            replies = Some(Client::new(channel.clone()).full_duplex_call(requests).await.unwrap().into_inner());
+        }
+        assert!(replies.as_mut().unwrap().message().await.unwrap().is_some());
+        // grpc-go's server reports each 30 s at most, but the first at once.
+        let mut reports = channel.load_reports(Duration::from_secs(1)).await.unwrap();
+        assert_eq!(reports.next().await.unwrap().unwrap(), expected);
+    }
 }

@@ -7,6 +7,7 @@ pub mod cases;
 
 use std::{pin::Pin, time::Duration};
 
+use callsign::server::{CallMetrics, Metrics};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::sleep;
 use tonic::{Code, Request, Response, Status, Streaming, codec::CompressionEncoding, metadata::MetadataValue};
@@ -18,7 +19,7 @@ mod proto {
 
 use proto::{
     EchoStatus, Empty, Payload, SimpleRequest, SimpleResponse, StreamingInputCallRequest, StreamingInputCallResponse,
-    StreamingOutputCallRequest, StreamingOutputCallResponse, test_service_server,
+    StreamingOutputCallRequest, StreamingOutputCallResponse, TestOrcaReport, test_service_server,
 };
 
 const INITIAL: &str = "x-grpc-test-echo-initial";
@@ -28,10 +29,15 @@ pub type TestServer = test_service_server::TestServiceServer<Service>;
 
 /// The server's side.
 #[derive(Debug, Default, Clone)]
-pub struct Service;
+pub struct Service {
+    metrics: Option<Metrics>,
+}
 
-pub fn service() -> TestServer {
-    TestServer::new(Service).accept_compressed(CompressionEncoding::Gzip).send_compressed(CompressionEncoding::Gzip)
+/// The service; with metrics, it says of its load what it is told to.
+pub fn service(metrics: Option<Metrics>) -> TestServer {
+    TestServer::new(Service { metrics })
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip)
 }
 
 type Outputs = Pin<Box<dyn Stream<Item = Result<StreamingOutputCallResponse, Status>> + Send>>;
@@ -67,8 +73,19 @@ impl test_service_server::TestService for Service {
         let mut response = Response::new(SimpleResponse::default());
         let trailing = echoes(&request, &mut response);
         let encoding = request.metadata().get("grpc-encoding").is_some();
+        let metrics = request.extensions().get::<CallMetrics>().cloned();
         let request = request.into_inner();
         asked_for(request.response_status)?;
+        if let (Some(metrics), Some(report)) = (metrics, request.orca_per_query_report) {
+            metrics.set_cpu_utilization(report.cpu_utilization);
+            metrics.set_memory_utilization(report.memory_utilization);
+            for (name, cost) in &report.request_cost {
+                metrics.set_request_cost(name, *cost);
+            }
+            for (name, share) in &report.utilization {
+                metrics.set_utilization(name, *share);
+            }
+        }
         if request.expect_compressed.is_some_and(|expected| expected.value) && !encoding {
             return Err(Status::invalid_argument("it should have come compressed"));
         }
@@ -112,8 +129,14 @@ impl test_service_server::TestService for Service {
     ) -> Result<Response<Outputs>, Status> {
         let mut response = Response::new(());
         let trailing = echoes(&request, &mut response);
-        let replies = request.into_inner().flat_map(|request| match request {
-            Ok(request) => outputs(request).boxed(),
+        let metrics = self.metrics.clone();
+        let replies = request.into_inner().flat_map(move |request| match request {
+            Ok(mut request) => {
+                if let (Some(metrics), Some(report)) = (&metrics, request.orca_oob_report.take()) {
+                    say(metrics, &report);
+                }
+                outputs(request).boxed()
+            }
             Err(status) => stream::iter([Err(status)]).boxed(),
         });
         if let Some(trailing) = trailing {
@@ -124,6 +147,15 @@ impl test_service_server::TestService for Service {
 
     async fn unimplemented_call(&self, _: Request<Empty>) -> Result<Response<Empty>, Status> {
         Err(Status::unimplemented("nobody implements this"))
+    }
+}
+
+/// Says of the server's load what a client asks it to say.
+fn say(metrics: &Metrics, report: &TestOrcaReport) {
+    metrics.set_cpu_utilization(report.cpu_utilization);
+    metrics.set_memory_utilization(report.memory_utilization);
+    for (name, share) in &report.utilization {
+        metrics.set_utilization(name, *share);
     }
 }
 
