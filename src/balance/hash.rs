@@ -56,18 +56,22 @@ impl HashBy {
     /// By the call's own key, else by the header's values in their order, else at random
     /// ([gRFC A42](https://github.com/grpc/proposal/blob/master/A42-xds-ring-hash-lb-policy.md)).
     pub(super) fn of(&self, info: &PickInfo<'_>) -> u64 {
+        self.key(info).unwrap_or(info.random)
+    }
+
+    /// The same, but none rather than chance.
+    pub(super) fn key(&self, info: &PickInfo<'_>) -> Option<u64> {
         if let Some(HashKey(hash)) = info.extensions.and_then(|extensions| extensions.get()) {
-            return *hash;
+            return Some(*hash);
         }
-        let Some(header) = &self.header else { return info.random };
-        let mut values = info.headers.get_all(header).iter();
-        let Some(first) = values.next() else { return info.random };
+        let mut values = info.headers.get_all(self.header.as_ref()?).iter();
+        let first = values.next()?;
         let mut hasher = XxHash64::with_seed(0);
         hasher.write(first.as_bytes());
         for value in values {
             hasher.write(b",");
             hasher.write(value.as_bytes());
         }
-        hasher.finish()
+        Some(hasher.finish())
     }
 }

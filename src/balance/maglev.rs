@@ -142,4 +142,8 @@ impl Picker for Table {
         let first = (self.by.of(info) % self.places.len() as u64) as usize;
         info.around(self.places.len(), first, |place| self.places[place] as usize)
     }
+
+    fn affinity(&self, info: &PickInfo<'_>) -> Option<u64> {
+        self.by.key(info)
+    }
 }

@@ -6,6 +6,7 @@
 //! comes in [`PickInfo`] and in the seed they are built with.
 
 mod adaptive;
+mod fleet;
 mod hash;
 mod least_request;
 mod maglev;
@@ -17,6 +18,7 @@ mod ring_hash;
 mod round_robin;
 mod service_config;
 mod weighted_round_robin;
+mod wrap;
 
 use std::{
     fmt,
@@ -27,9 +29,19 @@ use std::{
 use http::{Extensions, HeaderMap};
 
 pub use self::{
-    adaptive::Adaptive, hash::HashKey, least_request::LeastRequest, maglev::Maglev, peak_ewma::PeakEwma,
-    pick_first::PickFirst, policy::Policy, random::Random, ring_hash::RingHash, round_robin::RoundRobin,
+    adaptive::Adaptive,
+    fleet::{Fleet, Standing, Sweep},
+    hash::HashKey,
+    least_request::LeastRequest,
+    maglev::Maglev,
+    peak_ewma::PeakEwma,
+    pick_first::PickFirst,
+    policy::Policy,
+    random::Random,
+    ring_hash::RingHash,
+    round_robin::RoundRobin,
     weighted_round_robin::WeightedRoundRobin,
+    wrap::{Failover, OutlierEjection, Prefer, SlowStart},
 };
 pub(crate) use crate::util::mix::mix;
 use crate::{endpoint::Endpoint, error::Error, load::LoadCell};
@@ -72,6 +84,13 @@ pub trait Balancer: fmt::Debug + Send + 'static {
     /// Makes the picker for these endpoints, at least one; called again whenever an endpoint comes,
     /// goes, or changes its weight.
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker>;
+
+    /// Looks at the whole fleet; for policies that go by time or by who is not ready. Asked for before
+    /// each picker, when anything happens to an endpoint, and when what it said last is due; not while
+    /// the channel rests. Default: nothing.
+    fn sweep(&mut self, _fleet: &Fleet<'_>) -> Sweep {
+        Sweep::default()
+    }
 }
 
 /// A plan to choose among the endpoints that its balancer saw.
@@ -80,6 +99,12 @@ pub trait Balancer: fmt::Debug + Send + 'static {
 pub trait Picker: Send + Sync + 'static {
     /// Chooses an endpoint.
     fn pick(&self, info: &PickInfo<'_>) -> Pick;
+
+    /// The hash of what this call is sent by, if calls that are alike are to go to one endpoint: who wraps
+    /// the policy then decides alike for them. Default: none.
+    fn affinity(&self, _info: &PickInfo<'_>) -> Option<u64> {
+        None
+    }
 }
 
 impl<F: Fn(&PickInfo<'_>) -> Pick + Send + Sync + 'static> Picker for F {
@@ -110,27 +135,35 @@ pub enum ConnectMode {
 
 /// A ready endpoint, as a balancer sees it. Clones are the same one.
 #[derive(Debug, Clone)]
-pub struct Node(Arc<(Endpoint, Arc<LoadCell>)>);
+pub struct Node(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    endpoint: Endpoint,
+    load: Arc<LoadCell>,
+    weight: u32,
+}
 
 impl Node {
     /// A node of an endpoint and its load.
     pub fn new(endpoint: Endpoint, load: Arc<LoadCell>) -> Self {
-        Self(Arc::new((endpoint, load)))
+        let weight = endpoint.instance().weight().get();
+        Self(Arc::new(Known { endpoint, load, weight }))
     }
 
     /// The endpoint.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.0.0
+        &self.0.endpoint
     }
 
     /// Its load; the same cell for as long as the channel knows the endpoint.
     pub fn load(&self) -> &Arc<LoadCell> {
-        &self.0.1
+        &self.0.load
     }
 
     /// Its weight.
     pub fn weight(&self) -> u32 {
-        self.endpoint().instance().weight().get()
+        self.0.weight
     }
 
     /// What it is called where endpoints are hashed: its first address, without the scheme.

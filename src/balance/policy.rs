@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::{
     Adaptive, Balancer, LeastRequest, Maglev, PeakEwma, PickFirst, Random, RingHash, RoundRobin, WeightedRoundRobin,
+    wrap::take_wrappers,
 };
 use crate::{
     error::{Error, Result},
@@ -25,6 +26,16 @@ use crate::{
 /// | `ring_hash`, `ring_hash,hash_header=x-user,min_ring_size=1024,max_ring_size=4096` | [`RingHash`] |
 /// | `maglev`, `maglev,hash_header=x-user,table_size=65537` | [`Maglev`] |
 /// | `pick_first`, `pick_first,shuffle=true` | [`PickFirst`] |
+///
+/// Behind each may stand what wraps it, in any order:
+///
+/// | options | wrapper |
+/// | --- | --- |
+/// | `outlier_ejection=true`, and its settings | [`OutlierEjection`](super::OutlierEjection) |
+/// | `slow_start=10s`, and `slow_start_aggression`, `slow_start_min_weight` | [`SlowStart`](super::SlowStart) |
+/// | `failover=true`, and `failover_threshold=50`, `failover_timeout=2s` | [`Failover`](super::Failover) |
+/// | `prefer_zone=eu-1a`, `prefer_region=eu` | [`Prefer`](super::Prefer) |
+/// | `panic_threshold=50` | of ejection, zone and region |
 ///
 /// ```
 /// use callsign::balance::{Policy, RoundRobin};
@@ -49,6 +60,16 @@ impl Policy {
     /// The name, with its options.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same within a wrapper, whose options stand behind its own.
+    pub(super) fn wrap(
+        self,
+        options: &str,
+        wrap: impl Fn(&Self, u64) -> Box<dyn Balancer> + Send + Sync + 'static,
+    ) -> Self {
+        let name = format!("{}{options}", self.name).into();
+        Self { name, make: Arc::new(move |seed| wrap(&self, seed)) }
     }
 
     /// Makes a balancer.
@@ -124,8 +145,9 @@ impl FromStr for Policy {
                 )));
             }
         };
+        let wrapped = take_wrappers(policy, &mut options)?;
         options.finish()?;
-        Ok(policy)
+        Ok(Self { name: text.into(), ..wrapped })
     }
 }
 
@@ -151,6 +173,7 @@ fn learning(
     })
 }
 
+/// What stands behind a policy's name.
 pub(super) struct Options<'a> {
     policy: &'a str,
     pairs: Vec<(&'a str, &'a str)>,
@@ -171,7 +194,7 @@ impl<'a> Options<'a> {
         Ok(Self { policy, pairs: pairs.collect::<Result<_>>()? })
     }
 
-    fn take<T>(&mut self, key: &str, form: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
+    pub(super) fn take<T>(&mut self, key: &str, form: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
         let Some(at) = self.pairs.iter().position(|pair| pair.0 == key) else { return Ok(None) };
         let (_, value) = self.pairs.remove(at);
         parse(value)
@@ -192,6 +215,11 @@ impl<'a> Options<'a> {
 
     fn take_header(&mut self) -> Result<Option<HeaderName>> {
         self.take("hash_header", "the name of a header", |text| text.parse().ok())
+    }
+
+    /// What is wrong with these options.
+    pub(super) fn wrong(&self, why: impl fmt::Display) -> Error {
+        Error::invalid(format!("policy {:?}: {why}", self.policy))
     }
 
     fn finish(self) -> Result<()> {

@@ -110,4 +110,8 @@ impl Picker for Ring {
         let first = self.places.partition_point(|(place, _)| *place < hash);
         info.around(self.places.len(), first, |place| self.places[place].1 as usize)
     }
+
+    fn affinity(&self, info: &PickInfo<'_>) -> Option<u64> {
+        self.by.key(info)
+    }
 }

@@ -5,15 +5,37 @@ use serde_json::{Map, Value};
 use super::{Policy, policy::Options};
 use crate::error::{Error, Result};
 
-/// gRPC's names, ours, and gRPC's names of options with ours.
-type Known = (&'static [&'static str], &'static str, &'static [(&'static str, &'static str)]);
+/// What a service config may name.
+struct Known {
+    /// gRPC's names, and ours.
+    names: &'static [&'static str],
+    makes: Makes,
+    /// Where an option is among its own, and our name of it.
+    options: &'static [(&'static str, &'static str)],
+}
 
-const KNOWN: [Known; 8] = [
-    (&["pick_first"], "pick_first", &[("shuffleAddressList", "shuffle")]),
-    (&["round_robin"], "round_robin", &[]),
-    (
+enum Makes {
+    /// A policy of this name.
+    Policy(&'static str),
+    /// A wrapper of its `childPolicy`, which this option switches on.
+    Wrapper(&'static str),
+}
+
+const fn known(
+    names: &'static [&'static str],
+    makes: Makes,
+    options: &'static [(&'static str, &'static str)],
+) -> Known {
+    Known { names, makes, options }
+}
+
+const KNOWN: [Known; 13] = [
+    known(&["adaptive"], Makes::Policy("adaptive"), &[]),
+    known(&["pick_first"], Makes::Policy("pick_first"), &[("shuffleAddressList", "shuffle")]),
+    known(&["round_robin"], Makes::Policy("round_robin"), &[]),
+    known(
         &["weighted_round_robin"],
-        "weighted_round_robin",
+        Makes::Policy("weighted_round_robin"),
         &[
             ("blackoutPeriod", "blackout_period"),
             ("weightExpirationPeriod", "weight_expiration_period"),
@@ -23,16 +45,61 @@ const KNOWN: [Known; 8] = [
             ("oobReportingPeriod", "oob_reporting_period"),
         ],
     ),
-    (&["least_request", "least_request_experimental"], "least_request", &[("choiceCount", "choices")]),
-    (
+    known(
+        &["least_request", "least_request_experimental"],
+        Makes::Policy("least_request"),
+        &[("choiceCount", "choices")],
+    ),
+    known(
         &["ring_hash", "ring_hash_experimental"],
-        "ring_hash",
+        Makes::Policy("ring_hash"),
         &[("minRingSize", "min_ring_size"), ("maxRingSize", "max_ring_size"), ("requestHashHeader", "hash_header")],
     ),
-    (&["maglev"], "maglev", &[("tableSize", "table_size"), ("requestHashHeader", "hash_header")]),
-    (&["peak_ewma"], "peak_ewma", &[("choiceCount", "choices")]),
-    (&["random"], "random", &[]),
+    known(&["maglev"], Makes::Policy("maglev"), &[("tableSize", "table_size"), ("requestHashHeader", "hash_header")]),
+    known(&["peak_ewma"], Makes::Policy("peak_ewma"), &[("choiceCount", "choices")]),
+    known(&["random"], Makes::Policy("random"), &[]),
+    known(
+        &["outlier_detection", "outlier_detection_experimental"],
+        Makes::Wrapper("outlier_ejection=true"),
+        &[
+            ("interval", "ejection_interval"),
+            ("baseEjectionTime", "base_ejection_time"),
+            ("maxEjectionTime", "max_ejection_time"),
+            ("maxEjectionPercent", "max_ejection_percent"),
+            ("successRateEjection.stdevFactor", "success_rate_stdev_factor"),
+            ("successRateEjection.enforcementPercentage", "success_rate_enforcement"),
+            ("successRateEjection.minimumHosts", "success_rate_minimum_hosts"),
+            ("successRateEjection.requestVolume", "success_rate_request_volume"),
+            ("failurePercentageEjection.threshold", "failure_percentage_threshold"),
+            ("failurePercentageEjection.enforcementPercentage", "failure_percentage_enforcement"),
+            ("failurePercentageEjection.minimumHosts", "failure_percentage_minimum_hosts"),
+            ("failurePercentageEjection.requestVolume", "failure_percentage_request_volume"),
+            ("panicThreshold", "panic_threshold"),
+        ],
+    ),
+    known(
+        &["slow_start"],
+        Makes::Wrapper(""),
+        &[
+            ("window", "slow_start"),
+            ("aggression", "slow_start_aggression"),
+            ("minWeightPercent", "slow_start_min_weight"),
+        ],
+    ),
+    known(
+        &["prefer_locality"],
+        Makes::Wrapper(""),
+        &[("zone", "prefer_zone"), ("region", "prefer_region"), ("panicThreshold", "panic_threshold")],
+    ),
+    known(
+        &["failover"],
+        Makes::Wrapper("failover=true"),
+        &[("threshold", "failover_threshold"), ("timeout", "failover_timeout")],
+    ),
 ];
+
+/// Wrappers in wrappers are at most so deep.
+const DEPTH: usize = 8;
 
 impl Policy {
     /// Reads the policy of a
@@ -60,43 +127,85 @@ impl Policy {
         let config = object(&config, "$")?;
         let Some(list) = config.get("loadBalancingConfig") else { return Ok(None) };
         let path = "$.loadBalancingConfig";
-        let list = list.as_array().ok_or_else(|| wrong(path, "is a list"))?;
-        let mut unknown = Vec::new();
-        for (at, entry) in list.iter().enumerate() {
-            let path = format!("{path}[{at}]");
-            let entry = object(entry, &path)?;
-            let mut fields = entry.iter();
-            let (Some((name, options)), None) = (fields.next(), fields.next()) else {
-                return Err(wrong(&path, "has one field: the name of a policy"));
-            };
-            match KNOWN.iter().find(|(names, ..)| names.contains(&name.as_str())) {
-                Some((_, ours, known)) => return policy(ours, known, options, &format!("{path}.{name}")).map(Some),
-                None => unknown.push(name.as_str()),
-            }
-        }
-        Err(wrong(path, &format!("names no policy that is known here, but {:?}", unknown.join(", "))))
+        let text = first_known(list, path, DEPTH)?;
+        text.parse().map(Some).map_err(|error: Error| error.context(path))
     }
 }
 
-fn policy(name: &str, known: &[(&str, &str)], options: &Value, path: &str) -> Result<Policy> {
-    let given = object(options, path)?;
-    let mut text = name.to_owned();
-    for (theirs, ours) in known {
-        let path = format!("{path}.{theirs}");
-        let value = match given.get(*theirs) {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(value)) => value.clone(),
-            Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
-            Some(_) => return Err(wrong(&path, "is a string, a number, true or false")),
+/// The text of the first policy in a list that is known.
+fn first_known(list: &Value, path: &str, depth: usize) -> Result<String> {
+    let list = list.as_array().ok_or_else(|| wrong(path, "is a list"))?;
+    let mut unknown = Vec::new();
+    for (at, entry) in list.iter().enumerate() {
+        let path = format!("{path}[{at}]");
+        let entry = object(entry, &path)?;
+        let mut fields = entry.iter();
+        let (Some((name, options)), None) = (fields.next(), fields.next()) else {
+            return Err(wrong(&path, "has one field: the name of a policy"));
         };
-        if !Options::can_hold(&value) {
-            return Err(wrong(&path, "holds a comma or an equals sign"));
+        match KNOWN.iter().find(|known| known.names.contains(&name.as_str())) {
+            Some(known) => return known.text(options, &format!("{path}.{name}"), depth),
+            None => unknown.push(name.as_str()),
         }
-        let one = format!("{name},{ours}={value}");
-        one.parse::<Policy>().map_err(|error| error.context(path))?;
-        text += &format!(",{ours}={value}");
     }
-    text.parse().map_err(|error: Error| error.context(path.to_owned()))
+    Err(wrong(path, &format!("names no policy that is known here, but {:?}", unknown.join(", "))))
+}
+
+impl Known {
+    /// The policy's text, or that of the child with the wrapper's options behind it.
+    fn text(&self, options: &Value, path: &str, depth: usize) -> Result<String> {
+        let given = object(options, path)?;
+        let (mut text, on) = match self.makes {
+            Makes::Policy(name) => (name.to_owned(), ""),
+            Makes::Wrapper(on) => {
+                let path = format!("{path}.childPolicy");
+                let depth = depth.checked_sub(1).ok_or_else(|| wrong(&path, "is too deep"))?;
+                let child = given.get("childPolicy").ok_or_else(|| wrong(&path, "is missing"))?;
+                (first_known(child, &path, depth)?, on)
+            }
+        };
+        let child = text.clone();
+        put(&mut text, on);
+        for (theirs, ours) in self.options {
+            let path = format!("{path}.{theirs}");
+            let Some(value) = find(given, theirs, &path)? else { continue };
+            if !Options::can_hold(&value) {
+                return Err(wrong(&path, "holds a comma or an equals sign"));
+            }
+            put(&mut text, &format!("{ours}={value}"));
+            // Each by itself, so that the error is of this one.
+            text.parse::<Policy>().map_err(|error| error.context(path))?;
+        }
+        match (&self.makes, self.options) {
+            (Makes::Wrapper(""), [(needed, _), ..]) if text == child => Err(wrong(path, &format!("lacks {needed:?}"))),
+            _ => Ok(text),
+        }
+    }
+}
+
+/// Puts one more option behind a policy, unless it is there.
+fn put(text: &mut String, option: &str) {
+    if !option.is_empty() && !text.split(',').any(|is| is == option) {
+        text.push(',');
+        text.push_str(option);
+    }
+}
+
+/// The value at a path of fields as text; none if it is not there.
+fn find(given: &Map<String, Value>, fields: &str, path: &str) -> Result<Option<String>> {
+    if let Some((field, rest)) = fields.split_once('.') {
+        return match given.get(field) {
+            // gRPC does without a rule that is not named.
+            None | Some(Value::Null) => Ok(rest.ends_with("enforcementPercentage").then(|| "0".to_owned())),
+            Some(inner) => find(object(inner, path.trim_end_matches(rest).trim_end_matches('.'))?, rest, path),
+        };
+    }
+    match given.get(fields) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(value)) => Ok(Some(value.clone())),
+        Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(Some(value.to_string())),
+        Some(_) => Err(wrong(path, "is a string, a number, true or false")),
+    }
 }
 
 fn object<'a>(value: &'a Value, path: &str) -> Result<&'a Map<String, Value>> {
@@ -122,6 +231,19 @@ mod tests {
             (r#"[{"xds_new": {"a": []}}, {"round_robin": {}}, {"pick_first": 7}]"#, "round_robin"),
             (r#"[{"least_request_experimental": {"choiceCount": 3, "later": 1}}]"#, "least_request,choices=3"),
             (r#"[{"pick_first": {"shuffleAddressList": true}}]"#, "pick_first,shuffle=true"),
+            (
+                r#"[{"outlier_detection_experimental": {"interval": "5s", "maxEjectionPercent": 20,
+                    "failurePercentageEjection": {"threshold": 50},
+                    "childPolicy": [{"new": {}}, {"ring_hash": {"minRingSize": 64}}]}}]"#,
+                "ring_hash,min_ring_size=64,outlier_ejection=true,ejection_interval=5s,max_ejection_percent=20,\
+                 success_rate_enforcement=0,failure_percentage_threshold=50",
+            ),
+            (
+                r#"[{"slow_start": {"window": "10s", "aggression": 2, "childPolicy": [
+                    {"prefer_locality": {"zone": "a", "panicThreshold": 30, "childPolicy": [
+                    {"failover": {"childPolicy": [{"random": {}}]}}]}}]}}]"#,
+                "random,failover=true,prefer_zone=a,panic_threshold=30,slow_start=10s,slow_start_aggression=2",
+            ),
             // Protobuf's JSON writes 64-bit numbers as strings.
             (
                 r#"[{"ring_hash_experimental": {"minRingSize": "64", "maxRingSize": 128, "requestHashHeader": "x-a"}}]"#,
@@ -146,10 +268,33 @@ mod tests {
             (r#"[{"maglev": {"requestHashHeader": "a,b=c"}}]"#, "$.loadBalancingConfig[0].maglev.requestHashHeader"),
             (r#"[{"a": {}}, {"b": {}}]"#, "\"a, b\""),
             ("[]", "no policy that is known"),
+            (r#"[{"failover": {}}]"#, "$.loadBalancingConfig[0].failover.childPolicy is missing"),
+            (r#"[{"failover": {"childPolicy": [{"a": {}}]}}]"#, "$.loadBalancingConfig[0].failover.childPolicy names"),
+            (
+                r#"[{"failover": {"childPolicy": [{"random": {}}], "threshold": 101}}]"#,
+                "$.loadBalancingConfig[0].failover.threshold",
+            ),
+            (r#"[{"slow_start": {"childPolicy": [{"random": {}}]}}]"#, "$.loadBalancingConfig[0].slow_start lacks"),
+            (
+                r#"[{"outlier_detection": {"childPolicy": [{"random": {}}], "successRateEjection": 7}}]"#,
+                "$.loadBalancingConfig[0].outlier_detection.successRateEjection is an object",
+            ),
+            (
+                r#"[{"outlier_detection": {"successRateEjection": {"requestVolume": -1}, "childPolicy": [{"random": {}}]}}]"#,
+                "$.loadBalancingConfig[0].outlier_detection.successRateEjection.requestVolume",
+            ),
         ] {
             let error = format!("{:#}", read(list).expect_err(list));
             assert!(error.contains(path), "{list}: {error}");
         }
         assert!(format!("{:#}", Policy::from_service_config("{").expect_err("broken")).contains("no JSON"));
+    }
+
+    #[test]
+    fn wrappers_in_wrappers_are_not_without_end() {
+        let wrap = |child: String| format!(r#"[{{"failover": {{"childPolicy": {child}}}}}]"#);
+        let deep = |depth| (0..depth).fold(r#"[{"random": {}}]"#.to_owned(), |child, _| wrap(child));
+        assert_eq!(read(&deep(DEPTH)).expect("not too deep").expect("one").name(), "random,failover=true");
+        assert!(format!("{:#}", read(&deep(DEPTH + 1)).expect_err("deep")).contains("is too deep"));
     }
 }

@@ -5,8 +5,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::instance::{Address, ServiceInstance};
 
+mod ejection;
+mod failover;
 mod hashed;
+mod near;
+mod slow_start;
+mod stand;
 mod weighted;
+mod wrapped;
 
 pub(super) fn nodes(count: usize) -> Vec<Node> {
     weighing(&vec![100; count])

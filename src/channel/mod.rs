@@ -19,6 +19,7 @@ mod ready;
 mod served;
 mod source;
 mod subchannel;
+mod sweeps;
 mod timeout;
 mod transport;
 

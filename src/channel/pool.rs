@@ -27,10 +27,11 @@ use super::{
     served::Served,
     source::Source,
     subchannel::{Lost, Subchannel},
+    sweeps::Sweeps,
     transport::{ConnectionEvent, Dialer},
 };
 use crate::{
-    balance::{Balancer, ConnectMode, Node},
+    balance::{Balancer, ConnectMode, Fleet, Node, Standing},
     endpoint::{Endpoint, EndpointKey},
     error::Error,
     observe::{Event, Observer},
@@ -53,6 +54,7 @@ pub(super) struct Pool {
     // Boxed, as a tree's nodes are half empty.
     subchannels: BTreeMap<EndpointKey, Box<Subchannel>>,
     retries: BTreeSet<(Instant, EndpointKey)>,
+    sweeps: Sweeps,
     idleness: Idleness,
     /// Whether it has let its connections go, until a call comes.
     resting: bool,
@@ -114,6 +116,7 @@ impl Pool {
             seed: config.seed,
             subchannels: BTreeMap::new(),
             retries: BTreeSet::new(),
+            sweeps: Sweeps::default(),
             idleness: Idleness::new(config.idle_timeout),
             resting: false,
             populated: false,
@@ -130,6 +133,7 @@ impl Pool {
         loop {
             let taken = poll_fn(|cx| self.poll_take(cx)).await;
             self.connect();
+            self.sweep();
             self.publish();
             if taken == BATCH {
                 yield_now().await;
@@ -145,7 +149,10 @@ impl Pool {
                 self.change(change);
             } else if let Poll::Ready(Some((key, news))) = self.told.poll_recv(cx) {
                 self.told(key, news);
-            } else if self.poll_rest(cx).is_pending() && self.poll_retry(cx).is_pending() {
+            } else if [Self::poll_rest, Self::poll_retry, Self::poll_sweep]
+                .iter()
+                .all(|poll| poll(self, cx).is_pending())
+            {
                 break;
             }
             taken += 1;
@@ -163,8 +170,8 @@ impl Pool {
             self.resting = false;
             return Poll::Ready(());
         }
-        let loads = || self.subchannels.values().any(|one| one.load().in_flight() > 0);
-        ready!(self.idleness.poll(cx, &self.calls.used, loads));
+        let in_flight = || is_calling(&self.subchannels);
+        ready!(self.idleness.poll(cx, &self.calls.used, in_flight));
         self.observer.on_event(&Event::Idle { service: &self.calls.service });
         self.subchannels.values_mut().for_each(|one| one.rest());
         self.retries.clear();
@@ -188,6 +195,10 @@ impl Pool {
                 Poll::Ready(())
             }
         }
+    }
+
+    fn poll_sweep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sweeps.poll(cx, &self.calls, || is_calling(&self.subchannels))
     }
 
     fn change(&mut self, change: Change<EndpointKey, Endpoint>) {
@@ -309,6 +320,21 @@ impl Pool {
         });
     }
 
+    /// Lets the balancer look at all that there is.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        if self.resting {
+            return self.sweeps.set(None, now);
+        }
+        let all = self.balancer.connect_mode() == ConnectMode::All;
+        let each = |visit: &mut dyn FnMut(&Node, Standing)| {
+            self.subchannels.values().for_each(|known| visit(known.node(), known.standing(all)));
+        };
+        let sweep = self.balancer.sweep(&Fleet::new(now.into_std(), &each));
+        self.dirty |= sweep.changed;
+        self.sweeps.set(sweep.next.map(Instant::from_std), now);
+    }
+
     /// Shows calls what is ready now, or why nothing is.
     fn publish(&mut self) {
         let ready = || self.subchannels.values().filter_map(|one| Some((one, one.connections()?)));
@@ -358,6 +384,11 @@ impl Pool {
 fn woken(calls: &Arc<Calls>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let calls = calls.clone();
     Box::pin(async move { calls.used.woken().await })
+}
+
+/// Whether any call is open.
+fn is_calling(subchannels: &BTreeMap<EndpointKey, Box<Subchannel>>) -> bool {
+    subchannels.values().any(|one| one.load().in_flight() > 0)
 }
 
 /// Where an endpoint stands in the order of one's own that a seed makes.

@@ -10,7 +10,7 @@ use super::{
     transport::Connection,
 };
 use crate::{
-    balance::Node,
+    balance::{Node, Standing},
     endpoint::Endpoint,
     error::Error,
     load::LoadCell,
@@ -108,6 +108,16 @@ impl Subchannel {
 
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle)
+    }
+
+    /// How it stands, where all are dialled or only some.
+    pub(super) fn standing(&self, all: bool) -> Standing {
+        match self.connections() {
+            Some(_) => Standing::Ready,
+            None if self.failure.is_some() => Standing::Failed,
+            None if self.is_idle() && !all => Standing::Idle,
+            None => Standing::Connecting,
+        }
     }
 
     /// Whether it is connected or will be without anybody's doing.

@@ -32,6 +32,8 @@ fn rank(instance: &ServiceInstance, seed: u64) -> u64 {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use proptest::{collection::btree_set, prelude::*, sample::Index};
+
     use super::*;
 
     fn set(ids: impl IntoIterator<Item = usize>) -> Vec<Arc<ServiceInstance>> {
@@ -55,11 +57,20 @@ mod tests {
         assert!(uses.len() == 20 && uses.values().all(|uses| (400..600).contains(uses)), "{uses:?}");
     }
 
-    #[test]
-    fn one_that_goes_moves_at_most_one() {
-        for gone in 0..20 {
-            let (before, after) = (kept(set(0..20), 7), kept(set((0..20).filter(|id| *id != gone)), 7));
-            assert!(before.difference(&after).count() <= 1 && after.len() == 5);
+    proptest! {
+        /// Rendezvous: who comes or goes moves at most one other, and the order of the set says nothing.
+        #[test]
+        fn one_that_goes_moves_at_most_one(ids in btree_set(0usize..1_000, 1..40), gone in any::<Index>(), seed: u64) {
+            let ids: Vec<_> = ids.into_iter().collect();
+            let before = kept(set(ids.iter().copied()), seed);
+            prop_assert_eq!(before.len(), ids.len().min(5));
+            prop_assert_eq!(&kept(set(ids.iter().rev().copied()), seed), &before);
+            let gone = *gone.get(&ids);
+            let after = kept(set(ids.iter().copied().filter(|id| *id != gone)), seed);
+            let moved: Vec<_> = before.difference(&after).collect();
+            let was_in = before.contains(&format!("i{gone}"));
+            prop_assert!(moved.iter().all(|id| **id == format!("i{gone}")), "{moved:?}");
+            prop_assert_eq!(after.difference(&before).count(), usize::from(was_in && ids.len() > 5));
         }
     }
 }

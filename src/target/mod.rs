@@ -34,6 +34,7 @@ pub struct RegistryUri {
 /// | key | meaning | default |
 /// | --- | --- | --- |
 /// | `policy` | how to balance: a name, and options behind it as in `least_request,choices=3`, or as parameters: `policy=ring_hash&hash_header=x-user` | `least_request` |
+/// | `slow_start`, `prefer_zone`, … | what wraps the policy, and its other options: see [`Policy`](crate::balance::Policy) | none |
 /// | `version` | only instances of this very version | all |
 /// | `zone` | only instances in this zone | all |
 /// | `subset` | at most so many instances, chosen by this channel at random | all |
@@ -252,16 +253,38 @@ impl FromStr for Target {
 }
 
 /// What a policy may be told beside its name, as `policy=maglev,hash_header=x-user` or each by itself.
-const POLICY_OPTIONS: [&str; 12] = [
+const POLICY_OPTIONS: [&str; 34] = [
+    "base_ejection_time",
     "blackout_period",
     "choices",
+    "ejection_interval",
     "enable_oob_load_report",
     "error_utilization_penalty",
+    "failover",
+    "failover_threshold",
+    "failover_timeout",
+    "failure_percentage_enforcement",
+    "failure_percentage_minimum_hosts",
+    "failure_percentage_request_volume",
+    "failure_percentage_threshold",
     "hash_header",
+    "max_ejection_percent",
+    "max_ejection_time",
     "max_ring_size",
     "min_ring_size",
     "oob_reporting_period",
+    "outlier_ejection",
+    "panic_threshold",
+    "prefer_region",
+    "prefer_zone",
     "shuffle",
+    "slow_start",
+    "slow_start_aggression",
+    "slow_start_min_weight",
+    "success_rate_enforcement",
+    "success_rate_minimum_hosts",
+    "success_rate_request_volume",
+    "success_rate_stdev_factor",
     "table_size",
     "weight_expiration_period",
     "weight_update_period",

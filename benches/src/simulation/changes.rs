@@ -14,19 +14,22 @@ const ASK_AGAIN: Nanos = 100_000_000;
 impl World<'_> {
     /// At the beginning each client is connected to all servers that there are.
     pub(super) fn connect_all(&mut self) {
-        for client in &mut self.clients {
+        for client in 0..self.clients.len() {
             for (at, server) in self.servers.iter().enumerate() {
                 if server.condition.listed {
-                    client.dial(at as u32, &self.endpoints[at]);
-                    client.connected(at as u32);
+                    self.clients[client].dial(at as u32, &self.endpoints[at]);
+                    self.clients[client].connected(at as u32);
                 }
             }
-            client.rebuild();
+            self.publish(client);
         }
     }
 
     /// An event of these kinds happens.
     pub(super) fn changes(&mut self, kind: Kind, subject: usize) {
+        if kind == Kind::Sweep {
+            return self.due(subject);
+        }
         let (client, server) = (subject / self.servers.len(), subject % self.servers.len());
         match kind {
             Kind::Change => {
@@ -121,8 +124,29 @@ impl World<'_> {
         self.publish(client);
     }
 
-    /// A client makes a picker anew, and what waits for one looks again.
+    /// A client's balancer wanted to look again now, unless it did in the meantime.
+    fn due(&mut self, client: usize) {
+        if self.clients[client].sweep_at == self.now && self.sweep(client) {
+            self.take_picker(client);
+        }
+    }
+
+    fn sweep(&mut self, client: usize) -> bool {
+        let (changed, next) = self.clients[client].sweep(self.base, self.now);
+        if self.clients[client].sweep_at != next {
+            self.clients[client].sweep_at = next;
+            self.queue.push(next, Kind::Sweep, client);
+        }
+        changed
+    }
+
     fn publish(&mut self, client: usize) {
+        self.sweep(client);
+        self.take_picker(client);
+    }
+
+    /// A client makes a picker anew, and what waits for one looks again.
+    fn take_picker(&mut self, client: usize) {
         self.clients[client].rebuild();
         for (call, number) in std::mem::take(&mut self.clients[client].waiting) {
             let waits = &self.calls[call];

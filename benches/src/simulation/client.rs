@@ -9,12 +9,16 @@ use std::{
 
 use callsign::{
     Address, Endpoint, ServiceInstance,
-    balance::{Balancer, ConnectMode, Node, Pick, PickInfo, Picker, Policy},
+    balance::{Balancer, ConnectMode, Fleet, Node, Pick, PickInfo, Picker, Policy, Standing},
     load::{CallGuard, Outcome},
 };
 use http::HeaderMap;
 
-use super::{queue::Nanos, rng::Rng, scenario::Code};
+use super::{
+    queue::{NEVER, Nanos},
+    rng::Rng,
+    scenario::Code,
+};
 
 /// What a client's calls share.
 pub struct Client {
@@ -28,6 +32,8 @@ pub struct Client {
     /// In which order one is chosen, of a policy that connects to one.
     order: Option<Vec<u32>>,
     chosen: Option<u32>,
+    /// When its balancer is to look at its servers again.
+    pub sweep_at: Nanos,
     /// Whether it ever knew a server: before, that there is none may just be early.
     populated: bool,
     /// Calls that wait for a picker, with their numbers.
@@ -137,6 +143,7 @@ impl Client {
             recent: None,
             order,
             chosen: None,
+            sweep_at: NEVER,
             populated: false,
             waiting: VecDeque::new(),
             budget: Budget { left: Budget::A_SECOND, at: 0 },
@@ -175,6 +182,25 @@ impl Client {
     /// A server is not in the registry any more.
     pub fn forget(&mut self, server: u32) {
         self.links[server as usize] = Link::default();
+    }
+
+    /// Its balancer looks at the servers it knows: whether it wants another picker, and when to look again.
+    pub fn sweep(&mut self, base: Instant, now: Nanos) -> (bool, Nanos) {
+        let (links, one) = (&self.links, self.order.is_some());
+        let each = |visit: &mut dyn FnMut(&Node, Standing)| {
+            for (at, link) in links.iter().enumerate() {
+                let standing = match link.state {
+                    Linked::Ready if one && self.chosen != Some(at as u32) => Standing::Idle,
+                    Linked::Ready => Standing::Ready,
+                    Linked::Dialling if link.failed == 0 => Standing::Connecting,
+                    _ => Standing::Failed,
+                };
+                link.node.iter().for_each(|node| visit(node, standing));
+            }
+        };
+        let sweep = self.balancer.sweep(&Fleet::new(clock(base, now), &each));
+        let next = sweep.next.map_or(NEVER, |next| (next - base).as_nanos() as Nanos);
+        (sweep.changed, next.max(now + 1))
     }
 
     /// Makes a picker of those that are ready now.

@@ -52,7 +52,7 @@ pub(super) struct World<'a> {
     open: usize,
     open_measured: usize,
     ended: u64,
-    base: Instant,
+    pub(super) base: Instant,
     headers: HeaderMap,
     network: Rng,
     luck: Rng,
@@ -172,7 +172,9 @@ impl<'a> World<'a> {
                     self.calls.free(call);
                 }
             }
-            Kind::Change | Kind::Burst | Kind::News | Kind::Dialled | Kind::Redial => self.changes(kind, subject),
+            Kind::Change | Kind::Burst | Kind::News | Kind::Dialled | Kind::Redial | Kind::Sweep => {
+                self.changes(kind, subject);
+            }
         }
     }
 

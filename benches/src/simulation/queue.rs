@@ -43,9 +43,11 @@ pub enum Kind {
     Dialled,
     /// A client dials again.
     Redial,
+    /// A client's balancer looks at its servers.
+    Sweep,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Arrive,
     Kind::Done,
     Kind::Shared,
@@ -56,6 +58,7 @@ const KINDS: [Kind; 10] = [
     Kind::News,
     Kind::Dialled,
     Kind::Redial,
+    Kind::Sweep,
 ];
 
 /// An event's subject must be less.
