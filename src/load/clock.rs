@@ -17,9 +17,26 @@ pub(super) fn unit(micros: u64) -> u32 {
     (micros / 64) as u32
 }
 
-/// Seconds from one unit to another. Threads tell of times out of order: what is a little in the
-/// future is now.
+/// Seconds from one unit to another. Threads tell of times out of order: what is up to an hour in the
+/// future is now. All else is past, that a silence of two days be one.
 pub(super) fn seconds(from: u32, to: u32) -> f32 {
+    const HOUR: u32 = (3_600_000_000_u64 / 64) as u32;
     let since = to.wrapping_sub(from);
-    if since > u32::MAX / 2 { 0.0 } else { since as f32 * 64e-6 }
+    if since > u32::MAX - HOUR { 0.0 } else { since as f32 * 64e-6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_of_silence_are_days_and_a_little_in_the_future_is_now() {
+        let (day, now) = (unit(86_400_000_000), 1_000);
+        for days in 0..=3 {
+            let since = seconds(now, now.wrapping_add(day * days));
+            assert!((since - 86_400.0 * days as f32).abs() < 1.0, "{days}: {since}");
+        }
+        assert_eq!(seconds(now, now - 500), 0.0);
+        assert_eq!(seconds(500, 500_u32.wrapping_sub(unit(60_000_000))), 0.0, "across the end of the counter");
+    }
 }
