@@ -6,6 +6,7 @@
 //! comes in [`PickInfo`] and in the seed they are built with.
 
 mod adaptive;
+mod due;
 mod fleet;
 mod hash;
 mod least_request;

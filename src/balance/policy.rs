@@ -135,8 +135,8 @@ impl FromStr for Policy {
                 Self::new(text, move |_| maglev.clone())
             }
             "pick_first" => {
-                let shuffle = options.take("shuffle", "true or false", |text| text.parse().ok())?;
-                Self::new(text, move |_| PickFirst::new(shuffle.unwrap_or(false)))
+                let shuffle = options.take_switch("shuffle")?;
+                Self::new(text, move |_| PickFirst::new(shuffle))
             }
             _ => {
                 return Err(Error::invalid(format!(
@@ -158,7 +158,7 @@ fn learning(
     let blackout = options.take_duration("blackout_period")?;
     let expiration = options.take_duration("weight_expiration_period")?;
     let update = options.take_duration("weight_update_period")?;
-    let asked = options.take("enable_oob_load_report", "true or false", |text| text.parse().ok())?.unwrap_or(false);
+    let asked = options.take_switch("enable_oob_load_report")?;
     let period = options.take_duration("oob_reporting_period")?.unwrap_or(Duration::from_secs(10));
     let oob = asked.then_some(period);
     let sound = |penalty: &f32| penalty.is_finite() && *penalty >= 0.0;
@@ -207,6 +207,11 @@ impl<'a> Options<'a> {
             text.parse().ok().filter(|choices| (2..=10).contains(choices))
         })?;
         Ok(choices.unwrap_or(2))
+    }
+
+    /// False if it is not there.
+    pub(super) fn take_switch(&mut self, key: &str) -> Result<bool> {
+        Ok(self.take(key, "true or false", |text| text.parse().ok())?.unwrap_or(false))
     }
 
     fn take_duration(&mut self, key: &str) -> Result<Option<Duration>> {

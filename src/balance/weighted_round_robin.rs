@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -10,8 +10,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
-use super::{Balancer, Node, Pick, PickInfo, Picker, mix};
-use crate::{load::Effort, util::mix::GOLDEN};
+use super::{Balancer, Node, Pick, PickInfo, Picker, due::Due, mix};
+use crate::{
+    load::{Effort, micros},
+    util::mix::GOLDEN,
+};
 
 /// Takes the endpoints in turns, as often as they weigh, evenly spread and in no bursts.
 ///
@@ -104,8 +107,7 @@ impl Balancer for WeightedRoundRobin {
             learned: ArcSwapOption::empty(),
             nodes: ready.into(),
             learning: self.learning,
-            begun: OnceLock::new(),
-            due: AtomicU64::new(0),
+            due: Due::default(),
         })
     }
 }
@@ -129,9 +131,8 @@ struct Turns {
     learned: ArcSwapOption<Box<[u64]>>,
     nodes: Box<[Node]>,
     learning: Learning,
-    begun: OnceLock<Instant>,
-    /// When weights are computed again, in microseconds since it begun.
-    due: AtomicU64,
+    /// When weights are computed again.
+    due: Due,
 }
 
 impl Picker for Turns {
@@ -156,14 +157,8 @@ impl Turns {
 
     /// Computes the weights when that is due, by one of the threads that pick; the others go on with the old ones.
     fn learn(&self, now: Instant) {
-        let due = self.due.load(Relaxed);
-        let since = now.saturating_duration_since(*self.begun.get_or_init(|| now));
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        if micros(since) < due {
-            return;
-        }
-        let next = micros(since.saturating_add(self.learning.update)).max(1);
-        if self.due.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
+        let period = u64::try_from(self.learning.update.as_micros()).unwrap_or(u64::MAX);
+        if self.due.take(micros(now), period) {
             let learned = self.weights(now).map(|weights| Arc::new(ends(weights.into_iter())));
             if learned.is_some() || self.learned.load().is_some() {
                 self.learned.store(learned);

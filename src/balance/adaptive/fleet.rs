@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use crate::{
-    balance::Node,
+    balance::{Node, due::Due},
     load::{LoadCell, Standing, millis},
 };
 
@@ -30,8 +30,8 @@ pub(super) struct Fleet {
     pub(super) lightness: Box<[f32]>,
     /// When the channel's first call was picked, in microseconds; 0 before.
     begun: Arc<AtomicU64>,
-    /// When to look again, in microseconds.
-    due: AtomicU64,
+    /// When to look again.
+    due: Due,
     /// The median of the logarithms of the typical latencies in nanoseconds; NaN if there are none.
     pace: AtomicU32,
     /// The median share of failures.
@@ -57,7 +57,7 @@ impl Fleet {
             loads: ready.iter().map(|node| node.load().clone()).collect(),
             lightness: ready.iter().map(|node| heaviest as f32 / node.weight() as f32).collect(),
             begun,
-            due: AtomicU64::new(0),
+            due: Due::default(),
             pace: AtomicU32::new(f32::NAN.to_bits()),
             failures: AtomicU32::new(0),
             is_new: AtomicBool::new(false),
@@ -66,8 +66,7 @@ impl Fleet {
 
     /// Whether it is this caller's turn to look what is typical.
     pub(super) fn is_due(&self, micros: u64) -> bool {
-        let due = self.due.load(Relaxed);
-        micros >= due && self.due.compare_exchange(due, micros + REFRESH_MICROS, Relaxed, Relaxed).is_ok()
+        self.due.take(micros, REFRESH_MICROS)
     }
 
     /// Looks what is typical, of at most [`SEEN`] of them.

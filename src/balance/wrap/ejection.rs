@@ -1,9 +1,9 @@
 //! Sets outliers aside for a while.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
-    Balancer, ConnectMode, Fleet, Memory, Node, OutlierEjection, Part, Picker, Standing, Sweep, is_below, mix,
+    Balancer, Fleet, Memory, Node, OutlierEjection, Part, Picker, Standing, Sweep, Wrapper, is_below, mix,
     outliers::Answers,
 };
 
@@ -74,10 +74,10 @@ impl Ejecting {
         }
         changed
     }
+}
 
-    fn is_aside(&self, node: &Node) -> bool {
-        self.known.get(node).is_some_and(|known| known.ejected.is_some())
-    }
+fn is_aside(known: &Memory<Known>, node: &Node) -> bool {
+    known.get(node).is_some_and(|known| known.ejected.is_some())
 }
 
 impl Known {
@@ -91,21 +91,13 @@ impl Known {
     }
 }
 
-impl Balancer for Ejecting {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn connect_mode(&self) -> ConnectMode {
-        self.inner.connect_mode()
-    }
-
-    fn load_reports(&self) -> Option<Duration> {
-        self.inner.load_reports()
+impl Wrapper for Ejecting {
+    fn inner(&self) -> Option<&dyn Balancer> {
+        Some(&*self.inner)
     }
 
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
-        let aside: Vec<_> = ready.iter().map(|node| !self.panic && self.is_aside(node)).collect();
+        let aside: Vec<_> = ready.iter().map(|node| !self.panic && is_aside(&self.known, node)).collect();
         // With nobody left who is not aside, those are better than none.
         let none = aside.iter().all(|aside| *aside);
         Part::of(&mut *self.inner, ready, |at| none || !aside[at])
@@ -134,9 +126,7 @@ impl Balancer for Ejecting {
         changed |= std::mem::replace(&mut self.panic, panic) != panic;
         let each = |visit: &mut dyn FnMut(&Node, Standing)| {
             fleet.each(|node, standing| match standing {
-                Standing::Ready if self.known.get(node).is_some_and(|known| known.ejected.is_some()) => {
-                    visit(node, Standing::Ejected);
-                }
+                Standing::Ready if is_aside(&self.known, node) => visit(node, Standing::Ejected),
                 standing => visit(node, standing),
             });
         };

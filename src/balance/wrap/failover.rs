@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Balancer, ConnectMode, Fleet, Node, Part, Picker, Standing, Sweep, is_below};
+use super::{Balancer, Fleet, Node, Part, Picker, Standing, Sweep, Wrapper, is_below};
 
 /// Uses the endpoints of the first level that has enough of them ready, for any [`Policy`](super::super::Policy)
 /// ([gRFC A56](https://github.com/grpc/proposal/blob/master/A56-priority-lb-policy.md)).
@@ -101,17 +101,9 @@ impl FailingOver {
     }
 }
 
-impl Balancer for FailingOver {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn connect_mode(&self) -> ConnectMode {
-        self.inner.connect_mode()
-    }
-
-    fn load_reports(&self) -> Option<Duration> {
-        self.inner.load_reports()
+impl Wrapper for FailingOver {
+    fn inner(&self) -> Option<&dyn Balancer> {
+        Some(&*self.inner)
     }
 
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {

@@ -3,11 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{
-    Balancer, ConnectMode, Fleet, Node, Part, Pick, PickInfo, Picker, Policy, Standing, Sweep, is_below, mix, unit,
+    Balancer, Fleet, Node, Part, Pick, PickInfo, Picker, Policy, Standing, Sweep, Wrapper, is_below, mix, unit,
 };
 
 /// Sends calls to endpoints of the caller's own zone, or region, as far as these are as many as elsewhere, for any
@@ -144,17 +143,9 @@ impl Near {
     }
 }
 
-impl Balancer for Near {
-    fn name(&self) -> &str {
-        self.inner.values().next().map_or("", |inner| inner.name())
-    }
-
-    fn connect_mode(&self) -> ConnectMode {
-        self.inner.values().next().map_or(ConnectMode::All, |inner| inner.connect_mode())
-    }
-
-    fn load_reports(&self) -> Option<Duration> {
-        self.inner.values().next().and_then(|inner| inner.load_reports())
+impl Wrapper for Near {
+    fn inner(&self) -> Option<&dyn Balancer> {
+        self.inner.values().next().map(|inner| &**inner)
     }
 
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {

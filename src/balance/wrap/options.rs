@@ -49,11 +49,6 @@ fn take_time(options: &mut Options<'_>, key: &str) -> Result<Option<Duration>> {
     options.take(key, "a time above 0 such as 10s or 500ms", time)
 }
 
-/// What wants to be switched on by a word.
-fn take_switch(options: &mut Options<'_>, key: &str) -> Result<bool> {
-    Ok(options.take(key, "true or false", |text| text.parse().ok())?.unwrap_or(false))
-}
-
 /// A wrapper's settings, if it is on; an error if it is not, and has settings.
 fn only_if<T: PartialEq + Default>(on: bool, set: T, options: &Options<'_>, need: &str) -> Result<Option<T>> {
     if !on && set != T::default() {
@@ -63,7 +58,7 @@ fn only_if<T: PartialEq + Default>(on: bool, set: T, options: &Options<'_>, need
 }
 
 fn take_ejection(options: &mut Options<'_>) -> Result<Option<OutlierEjection>> {
-    let on = take_switch(options, "outlier_ejection")?;
+    let on = options.take_switch("outlier_ejection")?;
     let mut set = OutlierEjection::new();
     if let Some(interval) = take_time(options, "ejection_interval")? {
         set = set.interval(interval);
@@ -91,7 +86,7 @@ fn take_rule(options: &mut Options<'_>, name: &str, rule: &mut Rule) -> Result<(
 }
 
 fn take_failover(options: &mut Options<'_>) -> Result<Option<Failover>> {
-    let on = take_switch(options, "failover")?;
+    let on = options.take_switch("failover")?;
     let mut set = Failover::new();
     if let Some(percent) = take_percent(options, "failover_threshold")? {
         set = set.threshold(percent);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Balancer, ConnectMode, Fleet, Memory, Node, Pick, PickInfo, Picker, Standing, Sweep, mix, unit};
+use super::{Balancer, Fleet, Memory, Node, Pick, PickInfo, Picker, Standing, Sweep, Wrapper, mix, unit};
 
 /// Gives an endpoint that joins a growing share of calls, for any [`Policy`](super::super::Policy), so that it can
 /// warm up ([Envoy's slow start](https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/slow_start)).
@@ -79,17 +79,9 @@ impl SlowStarting {
     }
 }
 
-impl Balancer for SlowStarting {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn connect_mode(&self) -> ConnectMode {
-        self.inner.connect_mode()
-    }
-
-    fn load_reports(&self) -> Option<Duration> {
-        self.inner.load_reports()
+impl Wrapper for SlowStarting {
+    fn inner(&self) -> Option<&dyn Balancer> {
+        Some(&*self.inner)
     }
 
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {

@@ -1,0 +1,16 @@
+//! What one of the threads that pick does for all, now and then.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// When it is to be done again, in microseconds; at once, to begin with.
+#[derive(Debug, Default)]
+pub(super) struct Due(AtomicU64);
+
+impl Due {
+    /// Whether it is this caller's turn now: nobody else's, until a period has passed.
+    pub(super) fn take(&self, micros: u64, period: u64) -> bool {
+        let due = self.0.load(Relaxed);
+        let next = micros.saturating_add(period);
+        micros >= due && self.0.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
+    }
+}
