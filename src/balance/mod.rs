@@ -14,6 +14,7 @@ mod maglev;
 mod peak_ewma;
 mod pick_first;
 mod policy;
+mod probe;
 mod random;
 mod ring_hash;
 mod round_robin;
@@ -38,6 +39,7 @@ pub use self::{
     peak_ewma::PeakEwma,
     pick_first::PickFirst,
     policy::Policy,
+    probe::{Probed, Probes},
     random::Random,
     ring_hash::RingHash,
     round_robin::RoundRobin,
@@ -195,12 +197,14 @@ pub struct PickInfo<'a> {
     pub recent: Option<usize>,
     /// Positions that this call was refused at already, in this very picker.
     pub tried: &'a [usize],
+    /// What came of the [probes](Pick::Probe) that the picker wanted for this call.
+    pub probed: Option<Probed<'a>>,
 }
 
 impl<'a> PickInfo<'a> {
     /// A call of a method.
     pub fn new(method: &'a str, headers: &'a HeaderMap, now: Instant, random: u64) -> Self {
-        Self { method, headers, extensions: None, now, random, recent: None, tried: &[] }
+        Self { method, headers, extensions: None, now, random, recent: None, tried: &[], probed: None }
     }
 
     /// Of so many places in a circle, each some endpoint's, the first that was not tried, from one on.
@@ -240,4 +244,8 @@ pub enum Pick {
     Fail(Error),
     /// The call waits for the next picker.
     Queue,
+    /// These are asked how busy they are; then the picker is asked again, with the same random number and
+    /// [`PickInfo::probed`], and chooses. Only servers with this crate's [layer](crate::server::RegistrationLayer)
+    /// answer: those that [say so](LoadCell::answers_probes). One that is asked already is not asked twice at once.
+    Probe(Probes),
 }

@@ -31,6 +31,11 @@ impl Connections {
         &self.served
     }
 
+    /// The one that this thread begins with.
+    pub(super) fn nearest(&self) -> Option<&Connection> {
+        self.list.get(if self.list.len() > 1 { thread::index() % self.list.len() } else { 0 })
+    }
+
     /// A stream on one of them, if there is a free one; else asks for one more connection.
     ///
     /// Each thread begins with a connection of its own, so that threads seldom meet at one's lock.

@@ -9,6 +9,7 @@ use tonic::Status;
 use super::{
     CallOptions,
     call::Calls,
+    probe::{Ask, Heard},
     published::{Published, Ready},
     served::Served,
     transport::Stream,
@@ -34,6 +35,26 @@ enum Look {
     NotReady,
     /// Endpoints, but every stream to them is taken.
     Full,
+    /// Endpoints that are to be asked before.
+    Ask(Ask),
+}
+
+/// What a look is for.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    head: &'a Parts,
+    /// Who refused the call.
+    refused: Option<&'a Arc<LoadCell>>,
+    /// Whether the call may have the last free stream.
+    first_in_line: bool,
+    /// What was heard of those that it asked.
+    heard: Option<&'a Heard>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(head: &'a Parts, refused: Option<&'a Arc<LoadCell>>) -> Self {
+        Self { head, refused, first_in_line: false, heard: None }
+    }
 }
 
 /// So many endpoints are asked for a stream before a call waits for one.
@@ -55,29 +76,29 @@ impl Calls {
 
     /// An endpoint at once, which is what nearly all calls find; none to wait for one.
     pub(super) fn pick_now(&self, head: &Parts, now: Instant) -> Option<Result<Picked, Status>> {
-        match self.look(&self.cell.load(), head, now, None, false) {
+        match self.look(&self.cell.load(), Wanted::new(head, None), now) {
             Look::Picked(picked) => Some(Ok(picked)),
             Look::Failed(status) => Some(Err(status)),
-            Look::NotReady | Look::Full => None,
+            Look::NotReady | Look::Full | Look::Ask(_) => None,
         }
     }
 
     /// Waits for a pick, as long as the call may.
     pub(super) async fn pick(
-        &self,
+        self: &Arc<Self>,
         head: &Parts,
         begun: Instant,
         deadline: Option<Instant>,
         refused: Option<&Arc<LoadCell>>,
     ) -> Result<Picked, Status> {
-        let full = match self.look(&self.cell.load(), head, Instant::now(), refused, false) {
+        let wanted = Wanted::new(head, refused);
+        let found = match self.look(&self.cell.load(), wanted, Instant::now()) {
             Look::Picked(picked) => return Ok(picked),
             Look::Failed(status) => return Err(status),
-            Look::NotReady => false,
-            Look::Full => true,
+            found => found,
         };
         let patience = (!self.waits_for_ready(head)).then(|| begun + self.patience);
-        let picked = self.wait(head, refused, full);
+        let picked = self.wait(wanted, found);
         let Some(until) = [deadline, patience].into_iter().flatten().min() else { return picked.await };
         match timeout_at(until, picked).await {
             Ok(picked) => picked,
@@ -85,44 +106,39 @@ impl Calls {
         }
     }
 
-    /// Waits for an endpoint to be ready; and, where it is streams that are missing, in line.
-    async fn wait(&self, head: &Parts, refused: Option<&Arc<LoadCell>>, full: bool) -> Result<Picked, Status> {
-        let mut place = if full { Some(self.line.join().await) } else { None };
+    /// Waits for an endpoint to be ready; where it is streams that are missing, in line; and for what endpoints say
+    /// that the policy asks.
+    async fn wait(self: &Arc<Self>, wanted: Wanted<'_>, mut found: Look) -> Result<Picked, Status> {
+        let (mut place, mut heard) = (None, None);
         loop {
-            let look =
-                |published: &Arc<Published>| match self.look(published, head, Instant::now(), refused, place.is_some())
-                {
-                    Look::NotReady => None,
-                    Look::Full if place.is_some() => None,
-                    found => Some(found),
-                };
-            let found = match &place {
-                None => Some(self.cell.wait_for(look).await),
+            match found {
+                Look::Picked(picked) => return Ok(picked),
+                Look::Failed(status) => return Err(status),
+                Look::Full if place.is_none() => place = Some(self.line.join().await),
+                Look::Ask(ask) => heard = Some(ask.run(self).await),
+                Look::Full | Look::NotReady => {}
+            }
+            let wanted = Wanted { first_in_line: place.is_some(), heard: heard.as_ref(), ..wanted };
+            let look = |published: &Arc<Published>| match self.look(published, wanted, Instant::now()) {
+                Look::NotReady => None,
+                Look::Full if place.is_some() => None,
+                found => Some(found),
+            };
+            found = match &place {
+                None => self.cell.wait_for(look).await,
                 Some(place) => tokio::select! {
                     biased;
-                    found = self.cell.wait_for(look) => Some(found),
-                    () = place.freed() => None,
+                    found = self.cell.wait_for(look) => found,
+                    () = place.freed() => Look::NotReady,
                 },
             };
-            match found {
-                Some(Look::Picked(picked)) => return Ok(picked),
-                Some(Look::Failed(status)) => return Err(status),
-                Some(Look::Full) => place = Some(self.line.join().await),
-                Some(Look::NotReady) | None => {}
-            }
         }
     }
 
     /// Looks in one state for an endpoint with a free stream.
-    fn look(
-        &self,
-        published: &Published,
-        head: &Parts,
-        now: Instant,
-        refused: Option<&Arc<LoadCell>>,
-        first_in_line: bool,
-    ) -> Look {
-        let Ready { picker, nodes, connections, recent } = match published {
+    fn look(&self, published: &Arc<Published>, wanted: Wanted<'_>, now: Instant) -> Look {
+        let Wanted { head, refused, first_in_line, heard } = wanted;
+        let Ready { picker, nodes, connections, recent } = match &**published {
             Published::Ready(ready) => ready,
             Published::Waiting(_) => return Look::NotReady,
             Published::Idle => {
@@ -138,14 +154,19 @@ impl Calls {
         }
         let now = now.into_std();
         let mut nothing = Look::NotReady;
+        let mut random = heard.map_or_else(|| self.draws.next_u64(), Heard::random);
         for _ in 0..ASKED {
-            let mut info = PickInfo::new(head.uri.path(), &head.headers, now, self.draws.next_u64());
+            let mut info = PickInfo::new(head.uri.path(), &head.headers, now, random);
             info.extensions = Some(&head.extensions);
             info.tried = &tried;
             info.recent = recent.get();
+            info.probed = heard.map(|heard| heard.probed(published));
             let at = match picker.pick(&info) {
                 Pick::At(at) if !tried.contains(&at) => at,
-                Pick::At(_) | Pick::Queue => return nothing,
+                Pick::Probe(probes) if heard.is_none() => {
+                    return Look::Ask(Ask { published: published.clone(), probes, random });
+                }
+                Pick::At(_) | Pick::Queue | Pick::Probe(_) => return nothing,
                 Pick::Fail(_) if self.waits_for_ready(head) || matches!(nothing, Look::Full) => return nothing,
                 Pick::Fail(error) | Pick::Drop(error) => return Look::Failed(self.failed(error)),
             };
@@ -157,6 +178,7 @@ impl Calls {
             }
             tried.push(at);
             nothing = Look::Full;
+            random = self.draws.next_u64();
         }
         nothing
     }

@@ -21,7 +21,7 @@ use tower::discover::Change;
 use super::{
     call::Calls,
     connections::More,
-    follow::Followed,
+    direct::Direct,
     idle::Idleness,
     published::{Published, Ready, Recent},
     served::Served,
@@ -246,8 +246,8 @@ impl Pool {
                     self.dirty = true;
                     if let Some((every, connection)) = follow {
                         let (calls, served) = (self.calls.clone(), subchannel.served().clone());
-                        let followed = Followed { calls, served, connection };
-                        let reports = followed.run(every, self.backoff, self.rng.next_u64());
+                        let direct = Direct { calls, served, connection };
+                        let reports = direct.follow(every, self.backoff, self.rng.next_u64());
                         subchannel.keep(generation, task::spawn(reports));
                     }
                     self.observer.on_event(&Event::Connected { service, endpoint, took });

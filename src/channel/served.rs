@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
+use super::probe::Probing;
 use crate::{
     balance::Node,
     endpoint::Endpoint,
@@ -14,20 +15,25 @@ use crate::{
 /// The endpoint that serves a call, for its errors and as a balancer sees it. One count for all that it holds: calls on several
 /// threads meet there.
 #[derive(Debug, Clone)]
-pub(super) struct Served(Arc<(ServiceName, Node)>);
+pub(super) struct Served(Arc<(ServiceName, Node, Arc<Probing>)>);
 
 impl Served {
     pub(super) fn new(service: ServiceName, endpoint: Endpoint) -> Self {
-        Self(Arc::new((service, Node::new(endpoint, Arc::default()))))
+        Self(Arc::new((service, Node::new(endpoint, Arc::default()), Arc::default())))
     }
 
     /// The same with a new description.
     pub(super) fn describe(&self, endpoint: Endpoint) -> Self {
-        Self(Arc::new((self.0.0.clone(), Node::new(endpoint, self.node().load().clone()))))
+        let (service, node, probing) = &*self.0;
+        Self(Arc::new((service.clone(), Node::new(endpoint, node.load().clone()), probing.clone())))
     }
 
     pub(super) fn node(&self) -> &Node {
         &self.0.1
+    }
+
+    pub(super) fn probing(&self) -> &Probing {
+        &self.0.2
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {

@@ -1,5 +1,6 @@
 //! What is known of an endpoint's load: counters that outlive every picker.
 
+mod answers;
 mod clock;
 mod flight;
 mod health;
@@ -9,20 +10,23 @@ mod typical;
 
 use std::time::{Duration, Instant};
 
-pub use self::reported::{BriefReport, Effort, Reported};
-pub(crate) use self::{clock::micros, flight::Standing};
+pub use self::{
+    answers::Answers,
+    reported::{BriefReport, Effort, Reported},
+};
+pub(crate) use self::{clock::micros, flight::Standing, reported::Queued};
 use self::{
     clock::{seconds, unit},
     flight::Flight,
     health::Health,
     peak::Peak,
-    reported::Reports,
+    reported::{Efforts, Probing, Queue},
     typical::{Lasting, Recent},
 };
 use crate::util::{
     mix::mix,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -58,13 +62,14 @@ pub struct LoadCell {
     /// Failures in a row, each less than [`REMEMBERED_SECONDS`] after the one before.
     failing: AtomicU32,
     health: Health,
-    /// Of a server that reports its load.
-    reports: OnceLock<Box<Reports>>,
+    queue: Queue,
+    efforts: Efforts,
     failed: AtomicU64,
     /// When the last failure was, in [units](unit).
     failed_at: AtomicU32,
     /// Since when policies know it, in milliseconds; 0 before.
     joined: AtomicU32,
+    probing: Probing,
 }
 
 /// For so long a failure counts as a call in flight.
@@ -154,20 +159,32 @@ impl LoadCell {
 
     /// What the server last said of its load; none if it never did.
     pub fn reported(&self, now: Instant) -> Option<Reported> {
-        self.reports.get().map(|reports| reports.get(micros(now)))
+        reported::get(&self.queue, &self.efforts, micros(now))
     }
 
     /// The server says how busy it is: in a response, or out of band.
     pub fn report(&self, report: &BriefReport, now: Instant) {
-        self.reports.get_or_init(Box::default).take(report, micros(now));
+        reported::take(&self.queue, &self.efforts, report, micros(now));
+        if report.answers_probes || report.in_flight.is_some() {
+            self.probing.offer();
+        }
+    }
+
+    /// Whether the server answers [probes](crate::balance::Pick::Probe): it does if it said what it has in flight, or
+    /// that it answers them, unless it was asked and knew nothing of them. None if it said neither.
+    pub fn answers_probes(&self) -> Option<bool> {
+        self.probing.get()
+    }
+
+    /// The server knows nothing of probes.
+    pub fn refuse_probes(&self) {
+        self.probing.refuse();
     }
 
     /// Counts a call in, until the guard is dropped.
     pub fn start(self: &Arc<Self>, now: Instant) -> CallGuard {
         self.flight.begin();
-        if let Some(reports) = self.reports.get() {
-            reports.sent();
-        }
+        self.queue.begin();
         CallGuard { cell: self.clone(), at: now, waits: true }
     }
 }
@@ -182,6 +199,11 @@ impl LoadCell {
     /// The logarithm of its typical latency in nanoseconds, which fades to that of the others.
     pub(crate) fn pace(&self, others: Option<f32>, micros: u64) -> Option<f32> {
         others.map_or_else(|| self.recent.get(), |others| self.recent.fade(&self.lasting, others, micros))
+    }
+
+    /// What the server last said of the requests that it has in flight; none if it never did.
+    pub(crate) fn queued(&self, micros: u64) -> Option<Queued> {
+        self.queue.get(micros)
     }
 
     /// The share of its last answers that were failures, from 0 to 1.
@@ -293,9 +315,10 @@ mod tests {
         let queue = BriefReport { in_flight: Some(4.0), latency, ..BriefReport::default() };
         cell.report(&queue, now);
         drop(cell.start(now));
+        let near = |is: Duration, should| is.abs_diff(should) < Duration::from_micros(100);
         let reported = cell.reported(now + second).expect("it was");
-        assert_eq!((reported.in_flight, reported.age, reported.sent), (Some(4.0), second, 1));
-        assert!(reported.latency.is_some_and(|is| is.abs_diff(Duration::from_millis(8)) < Duration::from_micros(1)));
+        assert_eq!((reported.in_flight, reported.sent), (Some(4.0), 1));
+        assert!(near(reported.age, second) && reported.latency.is_some_and(|is| near(is, Duration::from_millis(8))));
         assert_eq!(reported.effort, None);
         let busy = BriefReport { utilization: 0.5, requests_per_second: 100.0, ..BriefReport::default() };
         for at in [1, 11, 60] {
@@ -332,6 +355,6 @@ mod tests {
 
     #[test]
     fn a_call_that_goes_well_changes_one_cache_line() {
-        assert_eq!((std::mem::offset_of!(LoadCell, failed), size_of::<LoadCell>()), (64, 128));
+        assert_eq!((std::mem::offset_of!(LoadCell, efforts), size_of::<LoadCell>()), (64, 128));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::clock::{seconds, unit};
 use crate::util::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What balancing needs of a [load report](https://github.com/cncf/xds/blob/main/xds/data/orca/v3/orca_load_report.proto). Zero, or none, is what was not said.
@@ -18,6 +19,9 @@ pub struct BriefReport {
     pub in_flight: Option<f64>,
     /// How long it takes to answer with about as many in flight: `callsign.latency_ms`.
     pub latency: Option<Duration>,
+    /// Whether it answers [probes](crate::balance::Pick::Probe), which it does in any case if it says what it has in
+    /// flight: `callsign.probes`.
+    pub answers_probes: bool,
 }
 
 /// What a server last said of its load, and when. See [`LoadCell::reported`](super::LoadCell::reported).
@@ -30,7 +34,8 @@ pub struct Reported {
     pub latency: Option<Duration>,
     /// How long ago it said something.
     pub age: Duration,
-    /// Calls that were sent there since, from here.
+    /// Calls that were sent there since, from here; counted where it says what it has in flight, or how long
+    /// answers take.
     pub sent: u32,
     /// What its weight can be computed of, if it ever said how busy it is and how many requests it takes.
     pub effort: Option<Effort>,
@@ -56,68 +61,140 @@ pub struct Effort {
 /// ([A58](https://github.com/grpc/proposal/blob/master/A58-client-side-weighted-round-robin-lb-policy.md)).
 const FORGOTTEN: u64 = 180_000_000;
 
-/// Times are in microseconds. What belongs together is stored as one, two numbers in each.
+/// What the server last said of its requests in flight. What belongs together is stored as one.
 #[derive(Debug, Default)]
-pub(super) struct Reports {
-    /// Requests in flight, and the latency in seconds; negative if not known.
-    queue: AtomicU64,
-    at: AtomicU64,
+pub(super) struct Queue {
+    /// One more than the requests in flight, and the latency in seconds; 0 where it said nothing.
+    state: AtomicU64,
+    /// When it said so, in [units](unit).
+    at: AtomicU32,
+    /// Calls from here since.
     sent: AtomicU32,
+}
+
+/// One look at it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queued {
+    pub(crate) in_flight: f32,
+    /// Seconds that an answer takes with about as many; 0 if it did not say.
+    pub(crate) latency: f32,
+    /// Seconds.
+    pub(crate) age: f32,
+    pub(crate) sent: u32,
+}
+
+impl Queue {
+    fn take(&self, report: &BriefReport, now: u64) {
+        let in_flight = report.in_flight.map_or(0.0, |count| count as f32 + 1.0);
+        let latency = report.latency.map_or(0.0, |latency| latency.as_secs_f32());
+        self.state.store(pack(in_flight, latency), Relaxed);
+        self.at.store(unit(now), Relaxed);
+        self.sent.store(0, Relaxed);
+    }
+
+    /// A call begins.
+    pub(super) fn begin(&self) {
+        if self.state.load(Relaxed) != 0 {
+            self.sent.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// None if it did not say how many are in flight.
+    pub(super) fn get(&self, now: u64) -> Option<Queued> {
+        let (more, latency) = unpack(self.state.load(Relaxed));
+        (more > 0.0).then(|| Queued {
+            in_flight: more - 1.0,
+            latency,
+            age: self.age(now),
+            sent: self.sent.load(Relaxed),
+        })
+    }
+
+    fn age(&self, now: u64) -> f32 {
+        seconds(self.at.load(Relaxed), unit(now))
+    }
+}
+
+/// What the server last said of what it achieves. Times are in microseconds.
+#[derive(Debug, Default)]
+pub(super) struct Efforts {
     /// Utilization, and requests in a second.
-    effort: AtomicU64,
-    errors: AtomicU32,
+    state: AtomicU64,
     /// When that was last said, and first; 0 is never.
     said_at: AtomicU64,
     said_since: AtomicU64,
+    errors: AtomicU32,
 }
 
-impl Reports {
-    pub(super) fn take(&self, report: &BriefReport, now: u64) {
-        let in_flight = report.in_flight.map_or(-1.0, |count| count as f32);
-        let latency = report.latency.map_or(-1.0, |latency| latency.as_secs_f32());
-        self.queue.store(pack(in_flight, latency), Relaxed);
-        self.at.store(now, Relaxed);
-        self.sent.store(0, Relaxed);
+impl Efforts {
+    fn take(&self, report: &BriefReport, now: u64) {
         let (utilization, requests) = (report.utilization as f32, report.requests_per_second as f32);
         if utilization > 0.0 && requests > 0.0 {
             let said = self.said_at.load(Relaxed);
             if said == 0 || now.saturating_sub(said) >= FORGOTTEN {
                 self.said_since.store(now, Relaxed);
             }
-            self.effort.store(pack(utilization, requests), Relaxed);
+            self.state.store(pack(utilization, requests), Relaxed);
             self.errors.store((report.errors_per_second as f32).to_bits(), Relaxed);
             // 0 is never.
             self.said_at.store(now.max(1), Relaxed);
         }
     }
 
-    /// A call begins.
-    pub(super) fn sent(&self) {
-        self.sent.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn get(&self, now: u64) -> Reported {
-        let (in_flight, latency) = unpack(self.queue.load(Relaxed));
+    fn get(&self, now: u64) -> Option<Effort> {
+        let said = Some(self.said_at.load(Relaxed)).filter(|said| *said > 0)?;
+        let (utilization, requests_per_second) = unpack(self.state.load(Relaxed));
         let since = |then: u64| Duration::from_micros(now.saturating_sub(then));
-        let said = self.said_at.load(Relaxed);
-        let effort = (said > 0).then(|| {
-            let (utilization, requests_per_second) = unpack(self.effort.load(Relaxed));
-            Effort {
-                utilization,
-                requests_per_second,
-                errors_per_second: f32::from_bits(self.errors.load(Relaxed)),
-                age: since(said),
-                known_for: since(self.said_since.load(Relaxed)),
-            }
-        });
-        Reported {
-            in_flight: Some(in_flight).filter(|count| *count >= 0.0),
-            latency: Duration::try_from_secs_f32(latency).ok(),
-            age: since(self.at.load(Relaxed)),
-            sent: self.sent.load(Relaxed),
-            effort,
+        Some(Effort {
+            utilization,
+            requests_per_second,
+            errors_per_second: f32::from_bits(self.errors.load(Relaxed)),
+            age: since(said),
+            known_for: since(self.said_since.load(Relaxed)),
+        })
+    }
+}
+
+/// Whether the server answers probes: not known, yes, or no for good.
+#[derive(Debug, Default)]
+pub(super) struct Probing(AtomicU32);
+
+impl Probing {
+    const YES: u32 = 1;
+    const NO: u32 = 2;
+
+    pub(super) fn offer(&self) {
+        if self.0.load(Relaxed) == 0 {
+            self.0.store(Self::YES, Relaxed);
         }
     }
+
+    pub(super) fn refuse(&self) {
+        self.0.store(Self::NO, Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Option<bool> {
+        Some(self.0.load(Relaxed)).filter(|state| *state > 0).map(|state| state == Self::YES)
+    }
+}
+
+/// The server says something.
+pub(super) fn take(queue: &Queue, efforts: &Efforts, report: &BriefReport, now: u64) {
+    queue.take(report, now);
+    efforts.take(report, now);
+}
+
+/// What it said; none if it never did.
+pub(super) fn get(queue: &Queue, efforts: &Efforts, now: u64) -> Option<Reported> {
+    let (more, latency) = unpack(queue.state.load(Relaxed));
+    let (queued, effort) = (queue.get(now), efforts.get(now));
+    (more > 0.0 || latency > 0.0 || effort.is_some()).then(|| Reported {
+        in_flight: queued.map(|queued| queued.in_flight),
+        latency: Duration::try_from_secs_f32(latency).ok().filter(|latency| !latency.is_zero()),
+        age: Duration::from_secs_f32(queue.age(now)),
+        sent: queue.sent.load(Relaxed),
+        effort,
+    })
 }
 
 fn pack(high: f32, low: f32) -> u64 {

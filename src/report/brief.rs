@@ -13,6 +13,8 @@ use crate::load::BriefReport;
 pub(super) const IN_FLIGHT: &str = "callsign.in_flight";
 /// How many milliseconds the server takes to answer with about as many in flight: a median.
 pub(super) const LATENCY: &str = "callsign.latency_ms";
+/// That probes are answered, where nothing else is said.
+pub(super) const PROBES: &str = "callsign.probes";
 
 impl BriefReport {
     /// Reads a protobuf message, passing over all else; none if it is malformed or longer than 4096 bytes.
@@ -48,6 +50,8 @@ impl BriefReport {
         let value = Some(value).filter(|value| is_sound(*value));
         if key == IN_FLIGHT.as_bytes() {
             self.in_flight = value;
+        } else if key == PROBES.as_bytes() {
+            self.answers_probes = value.is_some_and(|value| value > 0.0);
         } else if key == LATENCY.as_bytes() {
             self.latency = value.and_then(|value| Duration::try_from_secs_f64(value / 1e3).ok());
         }

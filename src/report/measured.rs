@@ -6,7 +6,7 @@ use base64::Engine as _;
 use http::HeaderValue;
 
 use super::{
-    brief::{IN_FLIGHT, LATENCY},
+    brief::{IN_FLIGHT, LATENCY, PROBES},
     header::BASE64,
     wire::{Sink, put_double, put_entry},
 };
@@ -43,6 +43,11 @@ impl Message {
         if let Some(latency) = measured.latency {
             put_entry(self, 8, LATENCY, latency.as_secs_f64() * 1e3);
         }
+    }
+
+    /// Writes that probes are answered, for who says nothing else.
+    pub(crate) fn answers_probes(&mut self) {
+        put_entry(self, 8, PROBES, 1.0);
     }
 
     /// Appends what was encoded before.

@@ -7,6 +7,9 @@ use super::wire::{put_bytes, put_integer};
 /// The method that streams them.
 pub(crate) const METHOD: &str = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics";
 
+/// The method that is answered at once, by an empty stream whose trailers carry a report.
+pub(crate) const PROBE: &str = "/callsign.v1.Probes/Probe";
+
 /// Asks for a report so often.
 pub(crate) fn request(interval: Duration) -> Vec<u8> {
     let (mut duration, mut message) = (Vec::new(), Vec::new());

@@ -106,6 +106,7 @@ fn what_the_layer_measures_is_read_from_the_header() {
         errors_per_second: 2.0,
         in_flight: Some(7.0),
         latency,
+        answers_probes: false,
     };
     assert_eq!(brief(&trailers), Some(expected));
     let report = LoadReport::from_headers(&trailers).expect("it is there");

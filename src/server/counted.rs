@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{layer::Settings, metrics::CallMetrics};
 use crate::{
-    report::{HEADER, Message},
+    report::{HEADER, Message, PROBE},
     util::{content_type::is_grpc, mix::mix},
 };
 
@@ -49,9 +49,12 @@ impl Drop for Counting {
 }
 
 impl Counting {
-    /// Counts a request in; or says how to shed it.
+    /// Counts a request in; or answers it at once: a probe, and what is shed.
     pub(super) fn begin<B>(settings: &Arc<Settings>, request: &mut Request<B>) -> Result<Self, Box<Response<()>>> {
         let state = &settings.state;
+        if request.uri().path() == PROBE && settings.answers_probes() {
+            return Err(Box::new(probed(settings)));
+        }
         state.in_flight.enter();
         let mut counting = Self { settings: settings.clone(), load: None };
         if is_no_load(request.uri().path()) {
@@ -119,15 +122,13 @@ impl Counting {
     }
 
     fn report(&self, trailers: &mut HeaderMap) {
-        let Settings { state, reports, .. } = &*self.settings;
+        let Settings { reports, .. } = &*self.settings;
         let call = self.load.as_ref().and_then(|load| load.call.as_ref());
-        if !reports && call.is_none() {
-            return;
-        }
         let mut message = Message::new();
         if *reports {
-            message.measured(&state.measure.report(Instant::now(), 1));
-            state.metrics.with_encoded(|encoded| message.append(encoded));
+            self.settings.measured(&mut message, 1);
+        } else if self.settings.answers_probes() {
+            message.answers_probes();
         }
         if let Some(call) = call {
             message.append(&call.report().encode());
@@ -136,6 +137,17 @@ impl Counting {
             trailers.insert(HEADER, value);
         }
     }
+}
+
+/// The answer to a probe: an empty stream.
+fn probed(settings: &Settings) -> Response<()> {
+    let (mut response, mut message) = (Response::new(()), Message::new());
+    settings.measured(&mut message, 0);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, GRPC);
+    headers.insert(STATUS, 0.into());
+    message.header().into_iter().for_each(|value| drop(headers.insert(HEADER, value)));
+    response
 }
 
 /// What asks how a server is, rather than that it do something.
@@ -158,21 +170,21 @@ pin_project! {
     /// A response to come.
     #[derive(Debug)]
     pub struct CountedFuture<F> {
-        // None of a request that is shed.
+        // None of a request that is answered at once.
         #[pin]
         inner: Option<F>,
-        shed: Option<Box<Response<()>>>,
+        at_once: Option<Box<Response<()>>>,
         counting: Option<Counting>,
     }
 }
 
 impl<F> CountedFuture<F> {
     pub(super) fn new(inner: F, counting: Counting) -> Self {
-        Self { inner: Some(inner), shed: None, counting: Some(counting) }
+        Self { inner: Some(inner), at_once: None, counting: Some(counting) }
     }
 
-    pub(super) fn shed(response: Box<Response<()>>) -> Self {
-        Self { inner: None, shed: Some(response), counting: None }
+    pub(super) fn at_once(response: Box<Response<()>>) -> Self {
+        Self { inner: None, at_once: Some(response), counting: None }
     }
 }
 
@@ -185,8 +197,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
-            let shed = this.shed.take().map(|response| *response).unwrap_or_default();
-            return Poll::Ready(Ok(shed.map(|()| CountedBody { inner: None, reports: false, counting: None })));
+            let response = this.at_once.take().map(|response| *response).unwrap_or_default();
+            return Poll::Ready(Ok(response.map(|()| CountedBody { inner: None, reports: false, counting: None })));
         };
         let mut response = ready!(inner.poll(cx))?;
         let counting = this.counting.take();
@@ -199,7 +211,7 @@ pin_project! {
     /// A response's body: its request is in flight until this is dropped.
     #[derive(Debug)]
     pub struct CountedBody<B> {
-        // None of a request that was shed.
+        // None of a request that was answered at once.
         #[pin]
         inner: Option<B>,
         // Whether its trailers are gRPC's.

@@ -9,6 +9,8 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use tokio::time::Instant;
+
 use super::{
     counted::{CountedBody, CountedFuture, Counting},
     flight::InFlight,
@@ -16,6 +18,7 @@ use super::{
     measure::Measure,
     metrics::Metrics,
 };
+use crate::report::Message;
 
 /// What all layers and reports of one registration share.
 #[derive(Debug, Default)]
@@ -33,6 +36,7 @@ pub(super) struct State {
 ///   application [says](super::Registration::metrics), requests and failures in a second (UNKNOWN, INTERNAL, UNAVAILABLE
 ///   and DATA_LOSS), and two named metrics: `callsign.in_flight`, the requests in flight but the one that is
 ///   answered, and `callsign.latency_ms`, the median of the last 16 answers at about as many in flight.
+/// - **Probes** are answered [where reports are given](Self::probes).
 /// - **Admission** (off by default): past a [fixed](Self::limit) or an [adaptive](Self::adaptive_limit) bound on
 ///   requests in flight, a gRPC request is answered at once with RESOURCE_EXHAUSTED and
 ///   `grpc-retry-pushback-ms`, any other with 503 and `retry-after`.
@@ -49,13 +53,26 @@ pub struct RegistrationLayer {
 pub(super) struct Settings {
     pub(super) state: Arc<State>,
     pub(super) reports: bool,
+    probes: Option<bool>,
     pub(super) call_metrics: bool,
     pub(super) limit: Limit,
 }
 
+impl Settings {
+    pub(super) fn answers_probes(&self) -> bool {
+        self.probes.unwrap_or(self.reports)
+    }
+
+    /// Puts into a report how busy the server is, without so many of the requests in flight.
+    pub(super) fn measured(&self, message: &mut Message, without: usize) {
+        message.measured(&self.state.measure.report(Instant::now(), without));
+        self.state.metrics.with_encoded(|encoded| message.append(encoded));
+    }
+}
+
 impl RegistrationLayer {
     pub(super) fn new(state: Arc<State>) -> Self {
-        let settings = Settings { state, reports: true, call_metrics: false, limit: Limit::None };
+        let settings = Settings { state, reports: true, probes: None, call_metrics: false, limit: Limit::None };
         Self { settings: Arc::new(settings) }
     }
 
@@ -70,6 +87,14 @@ impl RegistrationLayer {
     #[must_use]
     pub fn reports(self, reports: bool) -> Self {
         self.set(|settings| settings.reports = reports)
+    }
+
+    /// Sets whether the server answers probes: the method `/callsign.v1.Probes/Probe`, by which clients that call seldom
+    /// [ask](crate::balance::Adaptive) a few servers how busy they are before each call. They are no load, and it takes
+    /// what a report takes. Default: as [`reports`](Self::reports), as they say the same.
+    #[must_use]
+    pub fn probes(self, probes: bool) -> Self {
+        self.set(|settings| settings.probes = Some(probes))
     }
 
     /// Sets whether each request's extensions carry [`CallMetrics`](super::CallMetrics) for the handler. Default
@@ -138,7 +163,7 @@ where
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
         match Counting::begin(&self.settings, &mut request) {
             Ok(counting) => CountedFuture::new(self.inner.call(request), counting),
-            Err(shed) => CountedFuture::shed(shed),
+            Err(response) => CountedFuture::at_once(response),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::ops::{Index, IndexMut};
 
-use callsign::load::CallGuard;
+use callsign::load::{BriefReport, CallGuard};
 
 use super::{
+    probing::Asking,
     queue::{NEVER, Nanos},
     scenario::Code,
 };
@@ -49,6 +50,14 @@ pub struct Call {
     pub attempts: u32,
     /// What its server answers; none for OK.
     pub answer: Option<Code>,
+    /// What its server says of its load.
+    pub report: Option<BriefReport>,
+    /// When its server took it in, and how many it had then, this one among them.
+    pub came: Nanos,
+    /// See `came`.
+    pub found: u32,
+    /// What it waits for before it is sent.
+    pub asking: Option<Asking>,
     /// Counts it in at its client's load cell.
     pub guard: Option<CallGuard>,
     /// The servers that failed it.
@@ -89,6 +98,10 @@ impl Calls {
             measured,
             attempts: 0,
             answer: None,
+            report: None,
+            came: 0,
+            found: 0,
+            asking: None,
             guard: None,
             tried: Vec::new(),
             left: 0.0,

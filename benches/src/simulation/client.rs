@@ -9,12 +9,13 @@ use std::{
 
 use callsign::{
     Address, Endpoint, ServiceInstance,
-    balance::{Balancer, ConnectMode, Fleet, Node, Pick, PickInfo, Picker, Policy, Standing},
-    load::{CallGuard, Outcome},
+    balance::{Balancer, ConnectMode, Fleet, Node, Pick, PickInfo, Picker, Policy, Probed, Standing},
+    load::{BriefReport, CallGuard, LoadCell, Outcome},
 };
 use http::HeaderMap;
 
 use super::{
+    probing::Asking,
     queue::{NEVER, Nanos},
     rng::Rng,
     scenario::Code,
@@ -75,6 +76,8 @@ pub enum Linked {
 pub enum Found {
     /// One, with the call counted in.
     Server(u32, CallGuard),
+    /// Servers to ask before.
+    Ask(Asking),
     /// None yet.
     Wait,
     /// None, and no hope.
@@ -219,28 +222,54 @@ impl Client {
     }
 
     /// Looks for a server, as the channel does, but for those that failed this call already.
-    pub fn pick(&mut self, failed: &[u32], headers: &HeaderMap, now: Instant) -> Found {
+    pub fn pick(
+        &mut self,
+        failed: &[u32],
+        asking: Option<&Asking>,
+        headers: &HeaderMap,
+        base: Instant,
+        now: Nanos,
+    ) -> Found {
         let Some(picker) = &self.picker else {
             let known = self.links.iter().filter(|link| link.state != Linked::Unknown);
             let hopeless = self.populated && known.into_iter().all(|link| link.failed > 0);
             return if hopeless { Found::Fail } else { Found::Wait };
         };
-        let mut tried: Vec<_> =
-            failed.iter().filter_map(|at| self.ready.iter().position(|ready| ready == at)).collect();
+        let places = |servers: &[u32]| -> Vec<_> {
+            servers.iter().filter_map(|at| self.ready.iter().position(|ready| ready == at)).collect()
+        };
+        let mut tried = places(failed);
         if tried.len() >= self.ready.len() {
             tried.clear();
         }
-        let mut info = PickInfo::new("/simulated/Call", headers, now, self.random.next_u64());
+        let random = asking.map_or_else(|| self.random.next_u64(), |asking| asking.random);
+        let mut info = PickInfo::new("/simulated/Call", headers, clock(base, now), random);
+        let (asked, answered);
+        if let Some(asking) = asking {
+            (asked, answered) = (places(&asking.asked), places(&asking.answered));
+            let waited = Duration::from_nanos(now - asking.begun);
+            info.probed = Some(Probed::new(&asked, &answered, waited));
+        }
         (info.tried, info.recent) = (&tried, self.recent);
         match picker.pick(&info) {
             Pick::At(at) if at < self.ready.len() => {
                 self.recent = Some(at);
                 let node = self.links[self.ready[at] as usize].node.as_ref();
-                node.map_or(Found::Fail, |node| Found::Server(self.ready[at], node.load().start(now)))
+                node.map_or(Found::Fail, |node| Found::Server(self.ready[at], node.load().start(clock(base, now))))
+            }
+            Pick::Probe(probes) if asking.is_none() => {
+                let asked = probes.at().iter().filter_map(|at| self.ready.get(*at).copied()).collect();
+                Found::Ask(Asking::new(asked, random, now, probes.wait().as_nanos() as Nanos))
             }
             Pick::Fail(_) | Pick::Drop(_) => Found::Fail,
             _ => Found::Wait,
         }
+    }
+
+    /// What it knows of the load of a server, if it knows the server.
+    #[must_use]
+    pub fn load(&self, server: u32) -> Option<&LoadCell> {
+        self.links[server as usize].node.as_ref().map(|node| &**node.load())
     }
 
     /// Calls that its load cells count.
@@ -261,9 +290,9 @@ impl Client {
     }
 }
 
-/// The client hears how an attempt ended: this is where a server's report, which its trailers
-/// carry, goes into the load cell, as soon as the crate has a place for it.
-pub fn heard(guard: CallGuard, answer: Option<Code>, now: Instant) {
+/// The client hears how an attempt ended, and what its server says of its load.
+pub fn heard(guard: CallGuard, answer: Option<Code>, report: Option<BriefReport>, now: Instant) {
+    report.into_iter().for_each(|report| guard.cell().report(&report, now));
     guard.finish(outcome(answer), now);
 }
 

@@ -2,7 +2,11 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use callsign::{Endpoint, balance::Policy, load::Outcome};
+use callsign::{
+    Endpoint,
+    balance::Policy,
+    load::{BriefReport, Outcome},
+};
 use http::HeaderMap;
 
 use super::{
@@ -12,6 +16,7 @@ use super::{
     client::{Client, Found, clock, endpoints, heard},
     condition::Conditions,
     oracle::{Oracle, choose},
+    probing::Probing,
     queue::{Kind, NEVER, Nanos, Queue, millis, seconds},
     rng::Rng,
     scenario::{Code, Discipline, Scenario},
@@ -43,6 +48,7 @@ pub(super) struct World<'a> {
     /// Which servers the oracle uses now.
     pub(super) usable: Vec<bool>,
     pub(super) central: Central,
+    pub(super) probing: Probing,
     arrivals: Arrivals,
     next_call: Nanos,
     /// When each call ends at the latest, which is in the order in which they began.
@@ -108,6 +114,7 @@ impl<'a> World<'a> {
             calls: Calls::default(),
             usable: Vec::new(),
             central: Central::new(scenario),
+            probing: Probing::default(),
             endpoints: endpoints(scenario.each_server().map(|group| group.weight))?,
             arrivals: Arrivals::new(scenario, Rng::new(seed, 1)),
             next_call: 0,
@@ -175,6 +182,7 @@ impl<'a> World<'a> {
             Kind::Change | Kind::Burst | Kind::News | Kind::Dialled | Kind::Redial | Kind::Sweep => {
                 self.changes(kind, subject);
             }
+            Kind::Asked | Kind::Told | Kind::Waited => self.probes(kind, subject),
         }
     }
 
@@ -209,10 +217,11 @@ impl<'a> World<'a> {
     /// A call looks for a server.
     pub(super) fn choose(&mut self, at: u32) {
         let call = &mut self.calls[at];
-        (call.stage, call.answer) = (Stage::Pending, None);
+        (call.stage, call.answer, call.report) = (Stage::Pending, None, None);
         let Some(oracle) = self.oracle else {
             let client = &mut self.clients[call.client as usize];
-            match client.pick(&call.tried, &self.headers, clock(self.base, self.now)) {
+            match client.pick(&call.tried, call.asking.take().as_ref(), &self.headers, self.base, self.now) {
+                Found::Ask(asking) => self.ask(at, asking),
                 Found::Server(server, guard) => {
                     call.guard = Some(guard);
                     self.send(at, server);
@@ -320,10 +329,23 @@ impl<'a> World<'a> {
             server.assigned -= 1;
             delay = server.condition.delay;
         }
+        self.tell(at, answer);
         let call = &mut self.calls[at];
         (call.stage, call.answer) = (Stage::Back, answer);
         let arrives = self.now + delay + self.hop();
         self.queue.push(arrives, Kind::Answer, at as usize);
+    }
+
+    /// A server puts into its answer how busy it is, if servers do and this one is there to answer.
+    fn tell(&mut self, at: u32, answer: Option<Code>) {
+        let server = self.servers.get_mut(self.calls[at].server as usize).filter(|server| !server.condition.down);
+        let Some(server) = server.filter(|_| self.scenario.reports || self.scenario.probes) else { return };
+        // Who is shed is no request.
+        if answer != Some(Code::ResourceExhausted) {
+            server.answers(at, answer.is_some(), self.now, &self.calls);
+        }
+        let report = if self.scenario.reports { server.report(self.now) } else { BriefReport::default() };
+        self.calls[at].report = Some(BriefReport { answers_probes: self.scenario.probes, ..report });
     }
 
     fn answered(&mut self, at: u32) {
@@ -331,9 +353,9 @@ impl<'a> World<'a> {
         if !call.open {
             return self.calls.free(at);
         }
-        let answer = call.answer;
+        let (answer, report) = (call.answer, call.report.take());
         let now = clock(self.base, self.now);
-        call.guard.take().into_iter().for_each(|guard| heard(guard, answer, now));
+        call.guard.take().into_iter().for_each(|guard| heard(guard, answer, report, now));
         if answer == Some(Code::Unavailable) && call.attempts <= self.scenario.retries {
             let client = self.clients.get_mut(call.client as usize);
             if client.is_none_or(|client| client.may_retry(self.now)) {

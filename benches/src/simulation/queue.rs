@@ -20,7 +20,7 @@ pub fn seconds(s: f64) -> Nanos {
     millis(s * 1e3)
 }
 
-/// What may happen, and to which call, server, or pair of client and server.
+/// What may happen, and to which call, server, probe, or pair of client and server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A call reaches its server.
@@ -45,9 +45,15 @@ pub enum Kind {
     Redial,
     /// A client's balancer looks at its servers.
     Sweep,
+    /// A probe reaches its server.
+    Asked,
+    /// What a server says of a probe reaches the client.
+    Told,
+    /// A call has waited long enough for its probes.
+    Waited,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 14] = [
     Kind::Arrive,
     Kind::Done,
     Kind::Shared,
@@ -59,6 +65,9 @@ const KINDS: [Kind; 11] = [
     Kind::Dialled,
     Kind::Redial,
     Kind::Sweep,
+    Kind::Asked,
+    Kind::Told,
+    Kind::Waited,
 ];
 
 /// An event's subject must be less.

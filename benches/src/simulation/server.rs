@@ -5,9 +5,12 @@ use std::{
     collections::{BinaryHeap, VecDeque},
 };
 
+use callsign::load::BriefReport;
+
 use super::{
     calls::{Calls, Stage},
     condition::Condition,
+    meter::Meter,
     queue::{Kind, NEVER, Nanos, Queue},
     scenario::{Discipline, Servers},
 };
@@ -32,6 +35,7 @@ pub struct Server {
     awaited: usize,
     running: Vec<u32>,
     shared: Option<Shared>,
+    meter: Meter,
 }
 
 /// What a server that works on all calls at once has.
@@ -97,6 +101,7 @@ impl Server {
             awaited: 0,
             running: Vec::new(),
             shared: (group.discipline == Discipline::Ps).then(Shared::default),
+            meter: Meter::default(),
         }
     }
 
@@ -110,6 +115,29 @@ impl Server {
         self.shared.as_ref().map_or(self.running.len(), |shared| shared.live)
     }
 
+    /// Calls that it has, waiting or not.
+    fn present(&self) -> usize {
+        self.busy() + self.awaited
+    }
+
+    /// What it says of its load.
+    pub fn report(&mut self, now: Nanos) -> BriefReport {
+        self.watch(now);
+        self.meter.report(self.present())
+    }
+
+    /// It answers a call, which it may have failed at once.
+    pub fn answers(&mut self, at: u32, failed: bool, now: Nanos, calls: &Calls) {
+        self.watch(now);
+        self.meter.answered(calls[at].found as usize, now - calls[at].came, failed);
+    }
+
+    /// Measures how busy it was until now.
+    fn watch(&mut self, now: Nanos) {
+        let busy = self.busy().min(self.workers);
+        self.meter.advance(now, busy as f64 / self.workers as f64);
+    }
+
     /// Whether it would have no place for one more, were all here that are on their way.
     #[must_use]
     pub fn will_be_full(&self) -> bool {
@@ -118,6 +146,8 @@ impl Server {
 
     /// Takes a call in, if there is a place.
     pub fn admit(&mut self, at: u32, now: Nanos, calls: &mut Calls, queue: &mut Queue) -> Admitted {
+        self.watch(now);
+        (calls[at].came, calls[at].found) = (now, self.present() as u32 + 1);
         if let Some(shared) = &mut self.shared {
             if self.places.is_some_and(|places| shared.live >= self.workers + places) {
                 return Admitted::Full;
@@ -161,6 +191,7 @@ impl Server {
 
     /// A worker is done with a call, and takes the next that still has a caller.
     pub fn done(&mut self, at: u32, now: Nanos, calls: &mut Calls, queue: &mut Queue) {
+        self.watch(now);
         let place = calls[at].place as usize;
         calls[at].due = NEVER;
         self.running.swap_remove(place);
@@ -180,6 +211,7 @@ impl Server {
 
     /// A server that works on all calls at once is done with one; none if the plan has changed.
     pub fn shared_done(&mut self, now: Nanos, calls: &mut Calls, queue: &mut Queue) -> Option<u32> {
+        self.watch(now);
         let shared = self.shared.as_mut().filter(|shared| shared.due == now)?;
         shared.advance(now, self.speed, self.workers);
         let Reverse(Goal { work, call }) = shared.calls.pop()?;
@@ -192,6 +224,7 @@ impl Server {
     /// The caller of a call that is here went away: it gives its place up, unless a worker has it,
     /// who goes on.
     pub fn abandon(&mut self, at: u32, now: Nanos, calls: &mut Calls, queue: &mut Queue) {
+        self.watch(now);
         match (&mut self.shared, calls[at].stage) {
             (None, Stage::Waiting) => {
                 calls[at].stage = Stage::Gone;
@@ -234,6 +267,7 @@ impl Server {
             *shared = Shared::default();
         }
         self.awaited = 0;
+        self.meter = Meter::default();
         held.iter().for_each(|at| calls[*at].due = NEVER);
         held
     }

@@ -115,11 +115,6 @@ impl Scenario {
         for text in &self.policies {
             policy(text).map_err(|error| format!("policies: {text:?}: {error}"))?;
         }
-        for (key, asked) in [("reports", self.reports), ("probes", self.probes)] {
-            if asked {
-                return Err(format!("{key} = true: this version of callsign has none; {key} is false, or left out"));
-            }
-        }
         self.service.check()?;
         time("network.base_ms", self.network.base_ms, 1e3)?;
         time("network.jitter_ms", self.network.jitter_ms, 1e3)?;

@@ -3,7 +3,7 @@
 use super::fleet::{Fleet, SEEN};
 use crate::{
     balance::{Pick, PickInfo, Picker, mix},
-    load::{micros, millis},
+    load::micros,
 };
 
 /// The best of so many that nothing speaks against, drawn as they weigh.
@@ -11,66 +11,45 @@ const DRAWN: usize = 5;
 /// So many are drawn at most to find those.
 const DRAWS: usize = 16;
 
-pub(super) struct Draw {
-    fleet: Fleet,
-    /// Where each one's part of the line ends, by weight; none if all weigh the same.
-    ends: Option<Box<[u64]>>,
-}
-
-impl Draw {
-    pub(super) fn new(fleet: Fleet, weights: impl Iterator<Item = u32>) -> Self {
-        let mut upto = 0;
-        let uneven = fleet.lightness.iter().any(|lightness| *lightness > 1.0);
-        let ends = weights.map(|weight| {
-            upto += u64::from(weight);
-            upto
-        });
-        let ends = uneven.then(|| ends.collect());
-        Self { fleet, ends }
-    }
-
-    fn draw(&self, random: u64) -> usize {
-        let within = |length: u64| ((u128::from(random) * u128::from(length)) >> 64) as u64;
-        match self.ends.as_deref() {
-            None => within(self.fleet.loads.len() as u64) as usize,
-            Some(ends) => {
-                let place = within(ends.last().copied().unwrap_or(0));
-                ends.partition_point(|end| *end <= place)
-            }
-        }
-    }
-}
+pub(super) struct Draw(pub(super) Fleet);
 
 impl Picker for Draw {
     fn pick(&self, info: &PickInfo<'_>) -> Pick {
         let micros = micros(info.now);
-        if self.fleet.is_due(micros) {
+        if self.0.is_due(micros) {
             let some = std::iter::successors(Some(mix(info.random)), |random| Some(mix(*random)));
-            self.fleet.refresh(micros, some.take(SEEN).map(|random| self.draw(random)));
+            self.0.refresh(micros, some.take(SEEN).map(|random| self.0.draw(random)));
         }
-        let millis = millis(micros);
+        let outlook = self.0.outlook(micros);
+        if let Some(probes) = self.0.ask(info, &outlook) {
+            return Pick::Probe(probes);
+        }
+        let probed = info.probed.unwrap_or_default();
+        if let Some(at) = self.0.best_of(&probed, info, &outlook) {
+            return Pick::At(at);
+        }
         let mut random = info.random;
         let (mut good, mut best, mut spare) = (0, None, None);
         for _ in 0..DRAWS {
-            let at = self.draw(random);
+            let at = self.0.draw(random);
             random = mix(random);
-            if info.tried.contains(&at) {
+            if info.tried.contains(&at) || probed.asked.contains(&at) {
                 continue;
             }
-            let look = self.fleet.look(at, millis);
-            let factor = self.fleet.factor(at, micros) * look.penalty;
-            let score = (look.calls * self.fleet.lightness[at] + 1.0) * factor;
+            let look = self.0.look(at, &outlook);
+            let factor = self.0.factor(at, micros) * look.penalty;
+            let score = (look.calls + 1.0) * factor;
             // The first of equals stays: it was drawn as it weighs.
             let place = if look.may { &mut best } else { &mut spare };
             if place.is_none_or(|(least, _)| score < least) {
                 *place = Some((score, at));
             }
-            good += usize::from(look.may && look.penalty == 1.0);
+            good += usize::from(look.good);
             if good == DRAWN {
                 break;
             }
         }
         let found = best.or(spare).map(|(_, at)| at);
-        found.or_else(|| info.draw(random, self.fleet.loads.len())).map_or(Pick::Queue, Pick::At)
+        found.or_else(|| info.draw(random, self.0.loads.len())).map_or(Pick::Queue, Pick::At)
     }
 }

@@ -2,9 +2,14 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
+use super::{
+    probing::Past,
+    reports::{Outlook, Reports, Seen},
+    sample::Sample,
+};
 use crate::{
     balance::{Node, due::Due},
     load::{LoadCell, Standing, millis},
@@ -14,7 +19,7 @@ use crate::{
 pub(super) const SEEN: usize = 128;
 
 /// An endpoint that is so much slower than the median is slow.
-const BAND: f32 = 1.3;
+pub(super) const BAND: f32 = 1.3;
 
 /// How long one that is new has less than its share, and what it has at first.
 const SLOW_START_MILLIS: u32 = 10_000;
@@ -28,39 +33,69 @@ pub(super) struct Fleet {
     pub(super) loads: Box<[Arc<LoadCell>]>,
     /// How many times heavier the heaviest is.
     pub(super) lightness: Box<[f32]>,
-    /// When the channel's first call was picked, in microseconds; 0 before.
-    begun: Arc<AtomicU64>,
+    /// Where each one's part of a line ends, by weight; none if all weigh the same.
+    ends: Option<Box<[u64]>>,
+    pub(super) past: Arc<Past>,
     /// When to look again.
     due: Due,
     /// The median of the logarithms of the typical latencies in nanoseconds; NaN if there are none.
     pace: AtomicU32,
     /// The median share of failures.
     failures: AtomicU32,
+    reports: Reports,
     /// Whether most are new.
     is_new: AtomicBool,
 }
 
 /// One look at an endpoint.
 pub(super) struct Look {
-    /// Calls in flight.
+    /// Calls in flight, as if all weighed what the heaviest does.
     pub(super) calls: f32,
-    /// How many times busier it counts for what it failed, though that be no reason not to pick it.
+    /// How many times busier it counts: for what it failed, though that be no reason not to pick it; and as it is
+    /// slow by its own word.
     pub(super) penalty: f32,
     /// Whether it may be picked.
     pub(super) may: bool,
+    /// Whether nothing speaks against it.
+    pub(super) good: bool,
 }
 
 impl Fleet {
-    pub(super) fn new(ready: &[Node], begun: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(ready: &[Node], past: Arc<Past>) -> Self {
         let heaviest = ready.iter().map(Node::weight).max().unwrap_or(1);
+        let uneven = ready.iter().any(|node| node.weight() < heaviest);
+        let mut upto = 0;
+        let ends = ready.iter().map(|node| {
+            upto += u64::from(node.weight());
+            upto
+        });
         Self {
+            ends: uneven.then(|| ends.collect()),
             loads: ready.iter().map(|node| node.load().clone()).collect(),
             lightness: ready.iter().map(|node| heaviest as f32 / node.weight() as f32).collect(),
-            begun,
+            past,
             due: Due::default(),
             pace: AtomicU32::new(f32::NAN.to_bits()),
             failures: AtomicU32::new(0),
+            reports: Reports::default(),
             is_new: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether all weigh the same.
+    pub(super) fn is_even(&self) -> bool {
+        self.ends.is_none()
+    }
+
+    /// Draws one by chance, as they weigh.
+    pub(super) fn draw(&self, random: u64) -> usize {
+        let within = |length: u64| ((u128::from(random) * u128::from(length)) >> 64) as u64;
+        match self.ends.as_deref() {
+            None => within(self.loads.len() as u64) as usize,
+            Some(ends) => {
+                let place = within(ends.last().copied().unwrap_or(0));
+                ends.partition_point(|end| *end <= place)
+            }
         }
     }
 
@@ -71,22 +106,25 @@ impl Fleet {
 
     /// Looks what is typical, of at most [`SEEN`] of them.
     pub(super) fn refresh(&self, micros: u64, these: impl Iterator<Item = usize>) {
-        let (mut paces, mut failures) = ([0.0; SEEN], [0.0; SEEN]);
-        let (mut seen, mut heard, mut new) = (0, 0, 0);
+        let (mut paces, mut failures, mut seen, mut new) = (Sample::default(), Sample::default(), Seen::default(), 0.0);
         let before = self.pace();
-        for load in these.take(SEEN).map(|at| &self.loads[at]) {
-            if let Some(pace) = load.pace(before, micros) {
-                paces[heard] = pace;
-                heard += 1;
-            }
-            failures[seen] = load.failures();
-            seen += 1;
-            new += usize::from(self.known_for(load, micros) < SLOW_START_MILLIS);
+        for at in these.take(SEEN) {
+            let load = &self.loads[at];
+            load.pace(before, micros).into_iter().for_each(|pace| paces.push(pace));
+            failures.push(load.failures());
+            self.reports.see(load, self.lightness[at], micros, &mut seen);
+            new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
-        let pace = if heard == 0 { f32::NAN } else { median(&mut paces[..heard]) };
-        self.pace.store(pace.to_bits(), Relaxed);
-        self.failures.store(median(&mut failures[..seen]).to_bits(), Relaxed);
-        self.is_new.store(new * 2 > seen, Relaxed);
+        let pace = paces.median();
+        self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
+        self.failures.store(failures.median().unwrap_or(0.0).to_bits(), Relaxed);
+        self.is_new.store(new * 2.0 > seen.count, Relaxed);
+        self.reports.saw(seen, pace);
+    }
+
+    /// What holds for all looks of one pick.
+    pub(super) fn outlook(&self, micros: u64) -> Outlook {
+        self.reports.outlook(micros)
     }
 
     fn pace(&self) -> Option<f32> {
@@ -111,38 +149,33 @@ impl Fleet {
 
     /// For how many milliseconds one has been known. Those that were there at the beginning are not new.
     fn known_for(&self, load: &LoadCell, micros: u64) -> u32 {
-        let begun = match self.begun.load(Relaxed) {
-            0 => self.begun.compare_exchange(0, micros, Relaxed, Relaxed).err().unwrap_or(micros),
+        let begun = match self.past.begun.load(Relaxed) {
+            0 => self.past.begun.compare_exchange(0, micros, Relaxed, Relaxed).err().unwrap_or(micros),
             begun => begun,
         };
         let early = micros.saturating_sub(begun) < u64::from(SLOW_START_MILLIS) * 1_000;
         load.known_for(if early { SLOW_START_MILLIS } else { 0 }, millis(micros))
     }
 
-    pub(super) fn look(&self, at: usize, millis: u32) -> Look {
-        let (calls, standing) = self.loads[at].look(millis);
-        let tries = standing == Standing::Trial && calls == 0;
+    pub(super) fn look(&self, at: usize, outlook: &Outlook) -> Look {
+        let (load, lightness) = (&self.loads[at], self.lightness[at]);
+        let (own, standing) = load.look(millis(outlook.micros));
+        let (calls, slower) = outlook.of(load, own, lightness);
+        let tries = standing == Standing::Trial && own == 0;
         if standing == Standing::Good || standing == Standing::Spared || tries {
-            return Look { calls: calls as f32, penalty: 1.0, may: standing != Standing::Spared };
+            let good = standing != Standing::Spared;
+            return Look { calls, penalty: slower, may: good, good };
         }
-        let failures = self.loads[at].failures();
+        let failures = load.failures();
         // Where all fail alike none is set aside for it.
         let may = failures <= self.failures() * 2.0 + 0.01;
         // In sixteenths: those that fail about as often are alike.
         let failures = (failures * 16.0).round() / 16.0;
-        Look { calls: calls as f32, penalty: (1.02 / (1.02 - failures)).powi(2), may }
+        let penalty = (1.02 / (1.02 - failures)).powi(2);
+        Look { calls, penalty: penalty * slower, may, good: may && penalty == 1.0 }
     }
 
     fn failures(&self) -> f32 {
         f32::from_bits(self.failures.load(Relaxed))
     }
-}
-
-/// The middle one; nothing of nothing.
-fn median(values: &mut [f32]) -> f32 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let middle = (values.len() - 1) / 2;
-    *values.select_nth_unstable_by(middle, f32::total_cmp).1
 }

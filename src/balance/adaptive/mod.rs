@@ -2,29 +2,40 @@
 
 mod draw;
 mod fleet;
+mod probing;
+mod reports;
+mod sample;
 mod scan;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use self::{
     draw::Draw,
     fleet::{Fleet, SEEN},
+    probing::Past,
     scan::Scan,
 };
 use super::{Balancer, Node, Picker};
 
-/// Picks the endpoint with the fewest calls in flight for its weight, where one that is slower than the
+/// Picks the endpoint with the fewest requests in flight for its weight, where one that is slower than the
 /// others counts as busier, one that fails is set aside, and one that is new begins with less.
 ///
 /// Nothing has to be set. What it does, of up to 128 endpoints for all of them, of more for five drawn
 /// at random:
 ///
-/// - The score of an endpoint is the calls in flight there and this one, by its weight, times how slow it
+/// - The score of an endpoint is the requests in flight there and this one, by its weight, times how slow it
 ///   is; the lowest wins, and chance among equals. With unequal weights, idle endpoints are drawn as they
 ///   weigh.
+/// - In flight are this channel's own calls. Of servers that [report](crate::server::RegistrationLayer) what they
+///   have in flight, of all their clients, it is that and what was sent there since; as the report gets older it
+///   becomes what all servers report, within a third of the time that a call takes.
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
 ///   median of all; that counts squared. Not being asked makes it more like the others, with a time
-///   constant of 5 s, so that it is tried again.
+///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency.
+/// - Where calls are few, so that less than half of the servers were heard of within the time that a call takes, it
+///   [asks](super::Pick::Probe) four at random before each call, and takes the best that answers; only of servers
+///   that [answer](crate::server::RegistrationLayer::probes), for a quarter of a call's time at most, and 3 ms, and
+///   only where a call takes five times as long as to ask.
 /// - A call that fails (`UNAVAILABLE`, a broken connection, a deadline that passed) sets it aside for 1 s,
 ///   twice as long each further time, at most 60 s, ± 20 %; so does a fault (`INTERNAL`, `UNKNOWN`,
 ///   `DATA_LOSS`) if more than a fifth of its last answers were, and only where the others do not fail as
@@ -35,8 +46,7 @@ use super::{Balancer, Node, Picker};
 ///   10 s; unless most are new.
 #[derive(Debug, Clone, Default)]
 pub struct Adaptive {
-    /// When the first call was picked, in microseconds; 0 before.
-    begun: Arc<AtomicU64>,
+    past: Arc<Past>,
 }
 
 impl Adaptive {
@@ -52,11 +62,11 @@ impl Balancer for Adaptive {
     }
 
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
-        let fleet = Fleet::new(ready, self.begun.clone());
+        let fleet = Fleet::new(ready, self.past.clone());
         if ready.len() <= SEEN {
             return Box::new(Scan::new(fleet));
         }
-        Box::new(Draw::new(fleet, ready.iter().map(Node::weight)))
+        Box::new(Draw(fleet))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use super::fleet::{Fleet, Look, SEEN};
 use crate::{
     balance::{Pick, PickInfo, Picker, mix},
-    load::{micros, millis},
+    load::micros,
 };
 
 /// The best of at most [`SEEN`].
@@ -13,14 +13,12 @@ pub(super) struct Scan {
     fleet: Fleet,
     /// See [`Fleet::factor`].
     factors: Box<[AtomicU32]>,
-    weighs_even: bool,
 }
 
 impl Scan {
     pub(super) fn new(fleet: Fleet) -> Self {
         let factors = fleet.loads.iter().map(|_| AtomicU32::new(1.0_f32.to_bits())).collect();
-        let weighs_even = fleet.lightness.iter().all(|lightness| *lightness == 1.0);
-        Self { fleet, factors, weighs_even }
+        Self { fleet, factors }
     }
 
     fn refresh(&self, micros: u64) {
@@ -32,11 +30,11 @@ impl Scan {
 
     fn score(&self, at: usize, look: &Look, random: u64) -> f32 {
         let factor = f32::from_bits(self.factors[at].load(Relaxed)) * look.penalty;
-        if self.weighs_even {
+        if self.fleet.is_even() {
             return (look.calls + 1.0) * factor;
         }
         // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
-        (look.calls + exponential(mix(random ^ (at as u64) << 32))) * self.fleet.lightness[at] * factor
+        (look.calls + exponential(mix(random ^ (at as u64) << 32)) * self.fleet.lightness[at]) * factor
     }
 }
 
@@ -46,12 +44,19 @@ impl Picker for Scan {
         if self.fleet.is_due(micros) {
             self.refresh(micros);
         }
-        let millis = millis(micros);
+        let outlook = self.fleet.outlook(micros);
+        if let Some(probes) = self.fleet.ask(info, &outlook) {
+            return Pick::Probe(probes);
+        }
+        let probed = info.probed.unwrap_or_default();
+        if let Some(at) = self.fleet.best_of(&probed, info, &outlook) {
+            return Pick::At(at);
+        }
         let mut scores = [f32::INFINITY; SEEN];
         let scores = &mut scores[..self.factors.len()];
         let mut aside = 0;
         for (at, place) in scores.iter_mut().enumerate() {
-            let look = self.fleet.look(at, millis);
+            let look = self.fleet.look(at, &outlook);
             if look.may {
                 *place = self.score(at, &look, info.random);
             } else {
@@ -60,10 +65,11 @@ impl Picker for Scan {
         }
         if aside * 2 > scores.len() {
             for (at, place) in scores.iter_mut().enumerate() {
-                *place = self.score(at, &self.fleet.look(at, millis), info.random);
+                *place = self.score(at, &self.fleet.look(at, &outlook), info.random);
             }
         }
-        info.tried.iter().filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
+        let out = info.tried.iter().chain(probed.asked);
+        out.filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
         let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
         if least == f32::INFINITY {
             // What is set aside is better than nothing.

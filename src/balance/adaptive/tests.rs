@@ -11,6 +11,8 @@ use crate::{
     load::{CallGuard, Outcome},
 };
 
+mod told;
+
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,6 +1,6 @@
 //! A picker of some of the endpoints, whose positions are among all of them.
 
-use super::{Balancer, Node, Pick, PickInfo, Picker};
+use super::{Balancer, Node, Pick, PickInfo, Picker, Probed, Probes};
 
 /// What an inner balancer picks from its part, by the positions that the channel knows.
 pub(super) struct Part {
@@ -27,6 +27,10 @@ impl Part {
         }
     }
 
+    fn outside(&self, at: usize) -> Option<usize> {
+        self.places.get(at).map(|at| *at as usize)
+    }
+
     fn inside(&self, at: usize) -> Option<usize> {
         self.places.binary_search(&u32::try_from(at).ok()?).ok()
     }
@@ -35,10 +39,16 @@ impl Part {
 impl Picker for Part {
     fn pick(&self, info: &PickInfo<'_>) -> Pick {
         // Takes no memory where nothing was tried, as is the rule.
-        let tried: Vec<_> = info.tried.iter().filter_map(|at| self.inside(*at)).collect();
-        let inner = PickInfo { recent: info.recent.and_then(|at| self.inside(at)), tried: &tried, ..*info };
+        let inside = |all: &[usize]| all.iter().filter_map(|at| self.inside(*at)).collect::<Vec<_>>();
+        let (tried, probed) = (inside(info.tried), info.probed.unwrap_or_default());
+        let (asked, answered) = (inside(probed.asked), inside(probed.answered));
+        let probed = info.probed.map(|_| Probed::new(&asked, &answered, probed.waited));
+        let inner = PickInfo { recent: info.recent.and_then(|at| self.inside(at)), tried: &tried, probed, ..*info };
         match self.picker.pick(&inner) {
-            Pick::At(at) => self.places.get(at).map_or(Pick::Queue, |at| Pick::At(*at as usize)),
+            Pick::At(at) => self.outside(at).map_or(Pick::Queue, Pick::At),
+            Pick::Probe(probes) => {
+                Pick::Probe(Probes::new(probes.at().iter().filter_map(|at| self.outside(*at)), probes.wait()))
+            }
             other => other,
         }
     }

@@ -1,14 +1,13 @@
 //! What a server knows of its own load without being told.
 
-mod answers;
 mod rate;
 
 use std::{sync::atomic::AtomicUsize, time::Duration};
 
 use tokio::time::Instant;
 
-use self::{answers::Answers, rate::Rate};
-use crate::{report::Measured, util::sync::atomic::Ordering::Relaxed};
+use self::rate::Rate;
+use crate::{load::Answers, report::Measured, util::sync::atomic::Ordering::Relaxed};
 
 /// Counts and times the requests that are load: not those of health checks and the like.
 #[derive(Debug)]

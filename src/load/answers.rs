@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use crate::util::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// The last 16 latencies at about each count of requests in flight, and their medians: what
-/// [Prequal](https://www.usenix.org/conference/nsdi24/presentation/wydrowski)'s servers answer to probes.
+/// How long a server takes to answer, by how many requests it has in flight: the last 16 latencies at about each
+/// count, and their medians, as [Prequal](https://www.usenix.org/conference/nsdi24/presentation/wydrowski)'s
+/// servers answer to probes.
+///
+/// [`RegistrationLayer`](crate::server::RegistrationLayer) has one; this is for who counts requests otherwise, and
+/// reports them in a [`BriefReport`](super::BriefReport) or as the metrics named there.
 #[derive(Debug)]
-pub(super) struct Answers(Box<[Bucket]>);
+pub struct Answers(Box<[Bucket]>);
 
 const SAMPLES: usize = 16;
 /// Single counts up to 7, then four in each doubling, up to 65 535 and more.
@@ -30,13 +34,14 @@ impl Default for Answers {
 
 impl Answers {
     /// A request was answered, which came when so many were in flight, itself among them.
-    pub(super) fn observe(&self, in_flight: usize, took: Duration) {
+    pub fn observe(&self, in_flight: usize, took: Duration) {
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
         self.0[bucket(in_flight)].observe(micros);
     }
 
-    /// How long an answer takes when so many are in flight: what was measured at the nearest count.
-    pub(super) fn median(&self, in_flight: usize) -> Option<Duration> {
+    /// How long an answer takes when so many are in flight: what was measured at the nearest count. None before
+    /// the first answer.
+    pub fn median(&self, in_flight: usize) -> Option<Duration> {
         let at = bucket(in_flight);
         let nearest = (0..BUCKETS).flat_map(|far| [at.checked_sub(far), at.checked_add(far)]);
         let medians = nearest.flatten().filter_map(|at| self.0.get(at)).map(|bucket| bucket.median.load(Relaxed));

@@ -1,0 +1,222 @@
+//! With what servers say of their load.
+
+use http::HeaderMap;
+use proptest::prelude::*;
+
+use super::{Bench, MS, SECOND};
+use crate::{
+    balance::{Pick, PickInfo, Probed, Probes, mix, tests::nodes, tests::weighing},
+    load::{BriefReport, Outcome},
+};
+
+impl Bench {
+    /// A server says that it has so many in flight, and how many milliseconds answers take.
+    fn says(&self, at: usize, in_flight: f64, latency: u64) {
+        let latency = Some(MS * latency as u32).filter(|latency| !latency.is_zero());
+        let report = BriefReport { in_flight: Some(in_flight), latency, ..BriefReport::default() };
+        self.nodes[at].load().report(&report, self.now);
+    }
+
+    fn all_say(&self, in_flight: f64) {
+        (0..self.nodes.len()).for_each(|at| self.says(at, in_flight, 10));
+    }
+
+    /// Whom it would ask, of a picker that may.
+    fn asks(&mut self) -> Option<Probes> {
+        self.random = mix(self.random);
+        let headers = HeaderMap::new();
+        match self.picker.pick(&PickInfo::new("/s/m", &headers, self.now, self.random)) {
+            Pick::Probe(probes) => Some(probes),
+            _ => None,
+        }
+    }
+
+    fn pick_of(&mut self, probed: Probed<'_>) -> usize {
+        let headers = HeaderMap::new();
+        let mut info = PickInfo::new("/s/m", &headers, self.now, self.random);
+        info.probed = Some(probed);
+        let Pick::At(at) = self.picker.pick(&info) else { panic!("who was told chooses") };
+        at
+    }
+}
+
+/// A channel whose calls take 10 ms, and whose servers report.
+fn reporting(count: usize) -> Bench {
+    let mut bench = Bench::new(nodes(count));
+    bench.answer_all(10 * MS);
+    bench.all_say(4.0);
+    bench.now += 10 * MS;
+    bench.all_say(4.0);
+    bench.pick();
+    bench.now += 6 * MS;
+    bench.all_say(4.0);
+    bench
+}
+
+#[test]
+fn who_says_that_it_is_less_busy_gets_calls_until_it_is_as_busy() {
+    let mut bench = reporting(8);
+    bench.says(5, 1.0, 10);
+    let held: Vec<_> = (0..3).map(|_| bench.start()).collect();
+    assert!(held.iter().all(|(at, _)| *at == 5), "they are counted in what it has");
+    let shares = bench.shares(8_000);
+    assert!(shares.iter().all(|share| (800..1_200).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn what_was_said_long_ago_says_no_more_of_one_than_of_all() {
+    for (in_flight, share) in [(1.0, 1_000), (30.0, 0)] {
+        let mut bench = reporting(8);
+        bench.says(5, in_flight, 10);
+        assert_eq!(bench.shares(1_000)[5], share);
+        // Not so long that anybody is asked.
+        (0..8).filter(|at| *at != 5).for_each(|at| bench.nodes[at].load().refuse_probes());
+        bench.now += SECOND;
+        bench.pick();
+        bench.now += 6 * MS;
+        let shares = bench.shares(8_000);
+        assert!(shares.iter().all(|share| (800..1_200).contains(share)), "{shares:?}");
+    }
+}
+
+#[test]
+fn one_that_lies_gets_no_more_than_it_is_seen_to_do() {
+    let mut bench = reporting(10);
+    // Idle, says one, and it is the quickest.
+    bench.says(3, 0.0, 0);
+    let held: Vec<_> = (0..100).map(|_| bench.start()).collect();
+    let to_the_liar = held.iter().filter(|(at, _)| *at == 3).count();
+    assert!((8..=20).contains(&to_the_liar), "{to_the_liar}");
+    // And one that says that it has a million moves no other's share.
+    let mut bench = reporting(10);
+    bench.says(3, 1e6, 10_000);
+    bench.now += 6 * MS;
+    (0..10).filter(|at| *at != 3).for_each(|at| bench.says(at, 4.0, 10));
+    let shares = bench.shares(9_000);
+    assert_eq!(shares[3], 0);
+    assert!(shares.iter().enumerate().all(|(at, share)| at == 3 || (800..1_200).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn who_says_nothing_gets_its_share_where_others_report() {
+    let mut bench = Bench::new(nodes(8));
+    bench.answer_all(10 * MS);
+    (0..6).for_each(|at| bench.says(at, 4.0, 10));
+    bench.now += 6 * MS;
+    let held: Vec<_> = (0..400).map(|_| bench.start()).collect();
+    for at in 0..8 {
+        let share = held.iter().filter(|(is, _)| *is == at).count();
+        assert!((35..=65).contains(&share), "{at}: {share}");
+    }
+}
+
+#[test]
+fn what_is_in_flight_counts_by_weight() {
+    let mut bench = Bench::new(weighing(&[100, 300, 600]));
+    bench.answer_all(10 * MS);
+    [1.0, 3.0, 6.0].into_iter().enumerate().for_each(|(at, in_flight)| bench.says(at, in_flight * 4.0, 10));
+    bench.now += 6 * MS;
+    bench.pick();
+    let held: Vec<_> = (0..1_000).map(|_| bench.start()).collect();
+    for (at, share) in [100.0, 300.0, 600.0].into_iter().enumerate() {
+        let got = held.iter().filter(|(is, _)| *is == at).count() as f64;
+        assert!((got / share - 1.0).abs() < 0.15, "{at}: {got}");
+    }
+}
+
+#[test]
+fn who_says_that_it_is_slow_gets_less() {
+    let mut bench = reporting(10);
+    bench.says(2, 4.0, 50);
+    let held: Vec<_> = (0..200).map(|_| bench.start()).collect();
+    let to_the_slow = held.iter().filter(|(at, _)| *at == 2).count();
+    assert!(to_the_slow <= 4, "{to_the_slow}");
+}
+
+#[test]
+fn a_few_are_asked_where_little_was_heard_and_the_best_of_them_gets_the_call() {
+    for count in [10, 300] {
+        let mut bench = reporting(count);
+        assert!(bench.asks().is_none(), "{count}: all were heard of just now");
+        bench.now += SECOND;
+        bench.asks();
+        bench.now += 6 * MS;
+        let probes = bench.asks().expect("it asks");
+        let asked = probes.at().to_vec();
+        assert_eq!(asked.len(), 4);
+        assert!(asked.iter().all(|at| *at < count), "{asked:?}");
+        assert!(probes.wait().abs_diff(MS * 5 / 2) < MS / 100, "a quarter of a call");
+        bench.says(asked[0], 9.0, 10);
+        bench.says(asked[1], 2.0, 10);
+        bench.says(asked[2], 1.0, 10);
+        // The last one said nothing in time; the third was refused.
+        assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..2], MS)), asked[1]);
+        assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..3], MS)), asked[2]);
+        for _ in 0..50 {
+            bench.random = mix(bench.random);
+            assert!(!asked.contains(&bench.pick_of(Probed::new(&asked, &[], MS))), "nobody answered: another one");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_asked_who_does_not_answer_or_where_it_takes_as_long_as_a_call() {
+    let mut bench = Bench::new(nodes(10));
+    bench.answer_all(10 * MS);
+    bench.now += SECOND;
+    bench.pick();
+    assert!(bench.asks().is_none(), "nobody reports");
+    let mut bench = reporting(10);
+    bench.nodes[..3].iter().for_each(|node| node.load().refuse_probes());
+    bench.now += SECOND;
+    bench.asks();
+    bench.now += 6 * MS;
+    let asked: Vec<_> = (0..1_000).filter_map(|_| bench.asks()).collect();
+    assert!((600..800).contains(&asked.len()), "{}: those that do not answer have their share", asked.len());
+    assert!(asked.iter().all(|probes| probes.at().iter().all(|at| *at >= 3)));
+    // A round trip of 5 ms, with calls of 10.
+    let all = [4, 5, 6, 7];
+    for _ in 0..30 {
+        bench.pick_of(Probed::new(&all, &all, 5 * MS));
+    }
+    let asked = (0..6_400).filter_map(|_| bench.asks()).count();
+    assert!((30..150).contains(&asked), "{asked}: one of 64 looks whether that is still so");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever servers say, and whoever was asked, there is a pick, of an endpoint that was not tried.
+    #[test]
+    fn there_is_a_pick_whatever_servers_say(
+        count in prop_oneof![1_usize..6, Just(128), 129_usize..140],
+        says in proptest::collection::vec((any::<u16>(), any::<f64>(), 0_u64..100_000, 0_u32..2_000), 1..100),
+        tried in proptest::collection::vec(0_usize..140, 0..4),
+    ) {
+        let mut bench = Bench::new(nodes(count));
+        let tried: Vec<_> = tried.into_iter().filter(|at| *at + 1 < count).collect();
+        for (at, in_flight, latency, wait) in says {
+            bench.now += MS * wait;
+            let at = usize::from(at) % count;
+            bench.says(at, in_flight.abs().min(f64::MAX), latency);
+            bench.call(at, MS * latency as u32, Outcome::Success);
+            bench.random = mix(bench.random);
+            let headers = HeaderMap::new();
+            let mut info = PickInfo::new("/s/m", &headers, bench.now, bench.random);
+            info.tried = &tried;
+            let pick = bench.picker.pick(&info);
+            let (asked, answered);
+            let pick = if let Pick::Probe(probes) = pick {
+                asked = probes.at().to_vec();
+                prop_assert!(asked.iter().all(|at| *at < count && !tried.contains(at)));
+                answered = asked[..asked.len() / 2].to_vec();
+                info.probed = Some(Probed::new(&asked, &answered, MS));
+                bench.picker.pick(&info)
+            } else {
+                pick
+            };
+            let Pick::At(at) = pick else { panic!("{pick:?}") };
+            prop_assert!(at < count && !tried.contains(&at));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Asking servers how busy they are before a call is sent.
+
+use std::time::Duration;
+
+/// Endpoints to ask how busy they are, and how long to wait for what they say.
+#[derive(Debug, Clone)]
+pub struct Probes {
+    at: [usize; Self::MOST],
+    count: usize,
+    wait: Duration,
+}
+
+impl Probes {
+    /// So many are asked at most.
+    pub const MOST: usize = 8;
+
+    /// Asks those at these positions, of which what is more than [`MOST`](Self::MOST) is left out.
+    pub fn new(at: impl IntoIterator<Item = usize>, wait: Duration) -> Self {
+        let (mut all, mut count) = ([0; Self::MOST], 0);
+        for (place, at) in all.iter_mut().zip(at) {
+            *place = at;
+            count += 1;
+        }
+        Self { at: all, count, wait }
+    }
+
+    /// The positions.
+    pub fn at(&self) -> &[usize] {
+        &self.at[..self.count]
+    }
+
+    /// How long to wait for all of them.
+    pub fn wait(&self) -> Duration {
+        self.wait
+    }
+}
+
+/// What came of [`Probes`]. What was said is in the endpoints' loads.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Probed<'a> {
+    /// Who was asked.
+    pub asked: &'a [usize],
+    /// Who answered in time.
+    pub answered: &'a [usize],
+    /// How long it took until the last of these had, or the wait was over.
+    pub waited: Duration,
+}
+
+impl<'a> Probed<'a> {
+    /// These were asked, of which these answered.
+    pub fn new(asked: &'a [usize], answered: &'a [usize], waited: Duration) -> Self {
+        Self { asked, answered, waited }
+    }
+}

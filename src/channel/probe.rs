@@ -1,0 +1,151 @@
+//! Asks endpoints how busy they are before a call is sent to one of them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use http::uri::PathAndQuery;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
+use tonic::{Code, Status, client::Grpc};
+
+use super::{call::Calls, direct::Direct, published::Published, served::Served};
+use crate::{
+    balance::{Probed, Probes},
+    load::BriefReport,
+    report::{PROBE, brief},
+    util::{raw::Raw, task},
+};
+
+/// What a policy wants to know before it chooses.
+pub(super) struct Ask {
+    /// Positions are in this state.
+    pub(super) published: Arc<Published>,
+    pub(super) probes: Probes,
+    /// The picker is asked with the same random number again.
+    pub(super) random: u64,
+}
+
+/// What came of it.
+pub(super) struct Heard {
+    ask: Ask,
+    answered: Vec<usize>,
+    waited: Duration,
+}
+
+impl Heard {
+    pub(super) fn random(&self) -> u64 {
+        self.ask.random
+    }
+
+    /// For a picker of this state: it may be another one by now.
+    pub(super) fn probed(&self, published: &Arc<Published>) -> Probed<'_> {
+        if Arc::ptr_eq(published, &self.ask.published) {
+            return Probed::new(self.ask.probes.at(), &self.answered, self.waited);
+        }
+        Probed::default()
+    }
+}
+
+impl Ask {
+    /// Waits for all of them, as long as the policy wants to.
+    pub(super) async fn run(self, calls: &Arc<Calls>) -> Heard {
+        let begun = Instant::now();
+        let until = begun + self.probes.wait();
+        let mut answered = Vec::new();
+        if let Published::Ready(ready) = &*self.published {
+            let ask = |at: &usize| {
+                let connections = ready.connections.get(*at)?;
+                let (served, connection) = (connections.served().clone(), connections.nearest()?.clone());
+                Some((*at, Probing::ask(Direct { calls: calls.clone(), served, connection })))
+            };
+            let asked: Vec<_> = self.probes.at().iter().filter_map(ask).collect();
+            for (at, mut told) in asked {
+                if let Ok(Ok(())) = timeout_at(until, told.changed()).await
+                    && *told.borrow()
+                {
+                    answered.push(at);
+                }
+            }
+        }
+        Heard { ask: self, answered, waited: begun.elapsed() }
+    }
+}
+
+/// Of one endpoint: whether a probe is under way, and what came of the last one.
+#[derive(Debug, Default)]
+pub(super) struct Probing {
+    is_open: AtomicBool,
+    answered: watch::Sender<bool>,
+}
+
+/// For so long a probe stays open. Calls do not wait for it, and meanwhile there is no other.
+const LONGEST: Duration = Duration::from_secs(10);
+
+impl Probing {
+    /// Asks a server, unless it is asked already; tells when it has answered, or will not.
+    fn ask(direct: Direct) -> watch::Receiver<bool> {
+        let probing = direct.served.probing();
+        // First, so that no answer of a probe that is under way is missed.
+        let told = probing.answered.subscribe();
+        if !probing.is_open.swap(true, SeqCst) {
+            let open = Open { served: direct.served.clone(), answered: false };
+            task::spawn_bounded(async move {
+                let mut open = open;
+                open.answered = matches!(timeout(LONGEST, probe(direct)).await, Ok(Ok(())));
+            });
+        }
+        told
+    }
+}
+
+/// A probe under way; tells how it ended when it is dropped, whatever the reason.
+struct Open {
+    served: Served,
+    answered: bool,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let probing = self.served.probing();
+        probing.is_open.store(false, SeqCst);
+        probing.answered.send_replace(self.answered);
+    }
+}
+
+/// Asks a server, and keeps what it says.
+async fn probe(direct: Direct) -> Result<(), Status> {
+    let served = direct.served.clone();
+    let load = served.node().load();
+    let report = ask(direct).await.inspect_err(|status| {
+        if status.code() == Code::Unimplemented {
+            load.refuse_probes();
+        }
+    })?;
+    load.report(&report, Instant::now().into_std());
+    Ok(())
+}
+
+async fn ask(direct: Direct) -> Result<BriefReport, Status> {
+    let mut grpc = Grpc::new(direct).max_decoding_message_size(64 << 10);
+    grpc.ready().await?;
+    let mut asked = tonic::Request::new(Vec::new());
+    asked.set_timeout(LONGEST);
+    let said = grpc.server_streaming(asked, PathAndQuery::from_static(PROBE), Raw).await?;
+    let (head, mut messages, _) = said.into_parts();
+    if let Some(report) = brief(&head.into_headers()) {
+        return Ok(report);
+    }
+    // A server may send an empty answer in parts.
+    if messages.message().await?.is_some() {
+        return Err(Status::internal("the answer to a probe has no message"));
+    }
+    let trailers = messages.trailers().await?.unwrap_or_default().into_headers();
+    brief(&trailers).ok_or_else(|| Status::internal("the answer to a probe says nothing"))
+}
