@@ -14,12 +14,14 @@ mod maglev;
 mod peak_ewma;
 mod pick_first;
 mod policy;
+mod prequal;
 mod probe;
 mod random;
 mod ring_hash;
 mod round_robin;
 mod service_config;
 mod weighted_round_robin;
+mod weights;
 mod wrap;
 
 use std::{
@@ -39,6 +41,7 @@ pub use self::{
     peak_ewma::PeakEwma,
     pick_first::PickFirst,
     policy::Policy,
+    prequal::Prequal,
     probe::{Probed, Probes},
     random::Random,
     ring_hash::RingHash,

@@ -5,8 +5,8 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use http::HeaderName;
 
 use super::{
-    Adaptive, Balancer, LeastRequest, Maglev, PeakEwma, PickFirst, Random, RingHash, RoundRobin, WeightedRoundRobin,
-    wrap::take_wrappers,
+    Adaptive, Balancer, LeastRequest, Maglev, PeakEwma, PickFirst, Prequal, Probes, Random, RingHash, RoundRobin,
+    WeightedRoundRobin, wrap::take_wrappers,
 };
 use crate::{
     error::{Error, Result},
@@ -17,9 +17,10 @@ use crate::{
 ///
 /// | text | balancer |
 /// | --- | --- |
-/// | `adaptive` | [`Adaptive`] |
+/// | `adaptive`, `adaptive,probes=false` | [`Adaptive`] |
 /// | `least_request`, `least_request,choices=3` | [`LeastRequest`] |
 /// | `peak_ewma`, `peak_ewma,choices=3` | [`PeakEwma`] |
+/// | `prequal`, `prequal,probes=3,wait=3ms,hot_percentile=84` | [`Prequal`] |
 /// | `round_robin` | [`RoundRobin`] |
 /// | `weighted_round_robin`, `weighted_round_robin,blackout_period=10s,weight_expiration_period=3m,weight_update_period=1s,error_utilization_penalty=1,enable_oob_load_report=true,oob_reporting_period=10s` | [`WeightedRoundRobin`] |
 /// | `random` | [`Random`] |
@@ -98,7 +99,10 @@ impl FromStr for Policy {
         let (name, options) = text.split_once(',').unwrap_or((text, ""));
         let mut options = Options::parse(text, options)?;
         let policy = match name {
-            "adaptive" => Self::new(text, |_| Adaptive::new()),
+            "adaptive" => {
+                let probes = options.take_switch("probes", true)?;
+                Self::new(text, move |_| Adaptive::new().probes(probes))
+            }
             "least_request" => {
                 let choices = options.take_choices()?;
                 Self::new(text, move |_| LeastRequest::new(choices))
@@ -106,6 +110,16 @@ impl FromStr for Policy {
             "peak_ewma" => {
                 let choices = options.take_choices()?;
                 Self::new(text, move |_| PeakEwma::new(choices))
+            }
+            "prequal" => {
+                let count = |text: &str| text.parse().ok().filter(|count| (2..=Probes::MOST).contains(count));
+                let mut policy = Prequal::new(options.take("probes", "a number from 2 to 8", count)?.unwrap_or(3));
+                policy = options.take_duration("wait")?.into_iter().fold(policy, Prequal::wait);
+                let percent = |text: &str| text.parse().ok().filter(|percent| *percent <= 100);
+                let hot = options.take("hot_percentile", "a number from 0 to 100", percent)?;
+                policy = hot.into_iter().fold(policy, Prequal::hot_percentile);
+                // Each channel remembers for itself.
+                Self::new(text, move |_| policy.anew())
             }
             "round_robin" => Self::new(text, RoundRobin::new),
             "weighted_round_robin" => {
@@ -135,12 +149,12 @@ impl FromStr for Policy {
                 Self::new(text, move |_| maglev.clone())
             }
             "pick_first" => {
-                let shuffle = options.take_switch("shuffle")?;
+                let shuffle = options.take_switch("shuffle", false)?;
                 Self::new(text, move |_| PickFirst::new(shuffle))
             }
             _ => {
                 return Err(Error::invalid(format!(
-                    "there is no policy {name:?}; there are adaptive, least_request, peak_ewma, round_robin, weighted_round_robin, random, \
+                    "there is no policy {name:?}; there are adaptive, least_request, peak_ewma, prequal, round_robin, weighted_round_robin, random, \
                      ring_hash, maglev and pick_first"
                 )));
             }
@@ -158,7 +172,7 @@ fn learning(
     let blackout = options.take_duration("blackout_period")?;
     let expiration = options.take_duration("weight_expiration_period")?;
     let update = options.take_duration("weight_update_period")?;
-    let asked = options.take_switch("enable_oob_load_report")?;
+    let asked = options.take_switch("enable_oob_load_report", false)?;
     let period = options.take_duration("oob_reporting_period")?.unwrap_or(Duration::from_secs(10));
     let oob = asked.then_some(period);
     let sound = |penalty: &f32| penalty.is_finite() && *penalty >= 0.0;
@@ -209,9 +223,9 @@ impl<'a> Options<'a> {
         Ok(choices.unwrap_or(2))
     }
 
-    /// False if it is not there.
-    pub(super) fn take_switch(&mut self, key: &str) -> Result<bool> {
-        Ok(self.take(key, "true or false", |text| text.parse().ok())?.unwrap_or(false))
+    /// `default` if it is not there.
+    pub(super) fn take_switch(&mut self, key: &str, default: bool) -> Result<bool> {
+        Ok(self.take(key, "true or false", |text| text.parse().ok())?.unwrap_or(default))
     }
 
     fn take_duration(&mut self, key: &str) -> Result<Option<Duration>> {

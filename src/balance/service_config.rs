@@ -29,8 +29,13 @@ const fn known(
     Known { names, makes, options }
 }
 
-const KNOWN: [Known; 13] = [
-    known(&["adaptive"], Makes::Policy("adaptive"), &[]),
+const KNOWN: [Known; 14] = [
+    known(&["adaptive"], Makes::Policy("adaptive"), &[("probes", "probes")]),
+    known(
+        &["prequal"],
+        Makes::Policy("prequal"),
+        &[("probes", "probes"), ("wait", "wait"), ("hotPercentile", "hot_percentile")],
+    ),
     known(&["pick_first"], Makes::Policy("pick_first"), &[("shuffleAddressList", "shuffle")]),
     known(&["round_robin"], Makes::Policy("round_robin"), &[]),
     known(

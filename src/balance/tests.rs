@@ -9,6 +9,7 @@ mod ejection;
 mod failover;
 mod hashed;
 mod near;
+mod prequal;
 mod slow_start;
 mod stand;
 mod weighted;
@@ -103,7 +104,11 @@ fn the_same_seed_makes_the_same_choices() {
 #[test]
 fn says_what_is_wrong_with_a_policy() {
     for (text, why) in [
-        ("fastest", "there are adaptive, least_request, peak_ewma, "),
+        ("fastest", "there are adaptive, least_request, peak_ewma, prequal, "),
+        ("prequal,probes=9", "from 2 to 8"),
+        ("prequal,hot_percentile=101", "from 0 to 100"),
+        ("prequal,wait=fast", "a time such as"),
+        ("adaptive,probes=perhaps", "true or false"),
         ("ring_hash,min_ring_size=0", "from 1 to 8388608"),
         ("ring_hash,hash_header=a b", "the name of a header"),
         ("maglev,table_size=65536", "a prime"),
@@ -121,7 +126,7 @@ proptest! {
     #[test]
     fn no_policy_picks_twice_where_it_was_refused(
         policy in prop_oneof![
-            Just("adaptive"), Just("least_request"), Just("peak_ewma"), Just("round_robin"), Just("weighted_round_robin"), Just("random"),
+            Just("adaptive"), Just("prequal"), Just("least_request"), Just("peak_ewma"), Just("round_robin"), Just("weighted_round_robin"), Just("random"),
             Just("ring_hash"), Just("maglev,table_size=251"),
         ],
         count in 0usize..9, seed in any::<u64>(),
@@ -135,7 +140,15 @@ proptest! {
             random = mix(random);
             let mut info = PickInfo::new("/s/m", &headers, Instant::now(), random);
             info.tried = &tried;
-            match picker.pick(&info) {
+            let mut pick = picker.pick(&info);
+            let probes;
+            if let Pick::Probe(these) = pick {
+                probes = these;
+                prop_assert!(probes.at().iter().all(|at| *at < count && !tried.contains(at)));
+                info.probed = Some(Probed::new(probes.at(), &probes.at()[..1], Duration::from_millis(1)));
+                pick = picker.pick(&info);
+            }
+            match pick {
                 Pick::At(at) => tried.push(at),
                 Pick::Queue => break,
                 other => prop_assert!(false, "{other:?}"),

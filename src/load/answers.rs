@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::util::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// How long a server takes to answer, by how many requests it has in flight: the last 16 latencies at about each
+/// How long a server takes to answer, by how many requests it has in flight: the last 8 latencies at about each
 /// count, and their medians, as [Prequal](https://www.usenix.org/conference/nsdi24/presentation/wydrowski)'s
 /// servers answer to probes.
 ///
@@ -13,7 +13,8 @@ use crate::util::sync::atomic::{AtomicU32, Ordering::Relaxed};
 #[derive(Debug)]
 pub struct Answers(Box<[Bucket]>);
 
-const SAMPLES: usize = 16;
+/// Few, so that a server that becomes slow is seen to be soon.
+const SAMPLES: usize = 8;
 /// Single counts up to 7, then four in each doubling, up to 65 535 and more.
 const BUCKETS: usize = 60;
 
@@ -53,10 +54,6 @@ impl Bucket {
     fn observe(&self, micros: u32) {
         let at = self.next.fetch_add(1, Relaxed) as usize;
         self.samples[at % SAMPLES].store(micros, Relaxed);
-        // Once there are enough, a few more change little.
-        if at >= SAMPLES && !at.is_multiple_of(4) {
-            return;
-        }
         let mut sorted = [0; SAMPLES];
         let mut count = 0;
         for sample in &self.samples {

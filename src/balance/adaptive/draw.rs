@@ -18,22 +18,21 @@ impl Picker for Draw {
         let micros = micros(info.now);
         if self.0.is_due(micros) {
             let some = std::iter::successors(Some(mix(info.random)), |random| Some(mix(*random)));
-            self.0.refresh(micros, some.take(SEEN).map(|random| self.0.draw(random)));
+            self.0.refresh(micros, some.take(SEEN).map(|random| self.0.weights.draw(random)));
         }
         let outlook = self.0.outlook(micros);
-        if let Some(probes) = self.0.ask(info, &outlook) {
-            return Pick::Probe(probes);
+        if self.0.may_ask(info, &outlook)
+            && let Some(pick) = self.0.asked(info, &outlook)
+        {
+            return pick;
         }
-        let probed = info.probed.unwrap_or_default();
-        if let Some(at) = self.0.best_of(&probed, info, &outlook) {
-            return Pick::At(at);
-        }
+        let asked = info.probed.map_or(&[][..], |probed| probed.asked);
         let mut random = info.random;
         let (mut good, mut best, mut spare) = (0, None, None);
         for _ in 0..DRAWS {
-            let at = self.0.draw(random);
+            let at = self.0.weights.draw(random);
             random = mix(random);
-            if info.tried.contains(&at) || probed.asked.contains(&at) {
+            if info.tried.contains(&at) || asked.contains(&at) {
                 continue;
             }
             let look = self.0.look(at, &outlook);

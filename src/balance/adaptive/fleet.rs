@@ -11,7 +11,7 @@ use super::{
     sample::Sample,
 };
 use crate::{
-    balance::{Node, due::Due},
+    balance::{Node, due::Due, weights::Weights},
     load::{LoadCell, Standing, millis},
 };
 
@@ -31,11 +31,10 @@ const REFRESH_MICROS: u64 = 5_000;
 /// The endpoints, by position, and what they are together.
 pub(super) struct Fleet {
     pub(super) loads: Box<[Arc<LoadCell>]>,
-    /// How many times heavier the heaviest is.
-    pub(super) lightness: Box<[f32]>,
-    /// Where each one's part of a line ends, by weight; none if all weigh the same.
-    ends: Option<Box<[u64]>>,
+    pub(super) weights: Weights,
     pub(super) past: Arc<Past>,
+    /// Whether servers may be asked.
+    pub(super) asks: bool,
     /// When to look again.
     due: Due,
     /// The median of the logarithms of the typical latencies in nanoseconds; NaN if there are none.
@@ -61,41 +60,17 @@ pub(super) struct Look {
 }
 
 impl Fleet {
-    pub(super) fn new(ready: &[Node], past: Arc<Past>) -> Self {
-        let heaviest = ready.iter().map(Node::weight).max().unwrap_or(1);
-        let uneven = ready.iter().any(|node| node.weight() < heaviest);
-        let mut upto = 0;
-        let ends = ready.iter().map(|node| {
-            upto += u64::from(node.weight());
-            upto
-        });
+    pub(super) fn new(ready: &[Node], past: Arc<Past>, asks: bool) -> Self {
         Self {
-            ends: uneven.then(|| ends.collect()),
             loads: ready.iter().map(|node| node.load().clone()).collect(),
-            lightness: ready.iter().map(|node| heaviest as f32 / node.weight() as f32).collect(),
+            weights: Weights::of(ready),
             past,
+            asks,
             due: Due::default(),
             pace: AtomicU32::new(f32::NAN.to_bits()),
             failures: AtomicU32::new(0),
             reports: Reports::default(),
             is_new: AtomicBool::new(false),
-        }
-    }
-
-    /// Whether all weigh the same.
-    pub(super) fn is_even(&self) -> bool {
-        self.ends.is_none()
-    }
-
-    /// Draws one by chance, as they weigh.
-    pub(super) fn draw(&self, random: u64) -> usize {
-        let within = |length: u64| ((u128::from(random) * u128::from(length)) >> 64) as u64;
-        match self.ends.as_deref() {
-            None => within(self.loads.len() as u64) as usize,
-            Some(ends) => {
-                let place = within(ends.last().copied().unwrap_or(0));
-                ends.partition_point(|end| *end <= place)
-            }
         }
     }
 
@@ -112,7 +87,7 @@ impl Fleet {
             let load = &self.loads[at];
             load.pace(before, micros).into_iter().for_each(|pace| paces.push(pace));
             failures.push(load.failures());
-            self.reports.see(load, self.lightness[at], micros, &mut seen);
+            self.reports.see(load, self.weights.lightness(at), micros, &mut seen);
             new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
         let pace = paces.median();
@@ -123,7 +98,7 @@ impl Fleet {
     }
 
     /// What holds for all looks of one pick.
-    pub(super) fn outlook(&self, micros: u64) -> Outlook {
+    pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
         self.reports.outlook(micros)
     }
 
@@ -157,8 +132,10 @@ impl Fleet {
         load.known_for(if early { SLOW_START_MILLIS } else { 0 }, millis(micros))
     }
 
-    pub(super) fn look(&self, at: usize, outlook: &Outlook) -> Look {
-        let (load, lightness) = (&self.loads[at], self.lightness[at]);
+    // A hundred times in a pick.
+    #[inline(always)]
+    pub(super) fn look(&self, at: usize, outlook: &Outlook<'_>) -> Look {
+        let (load, lightness) = (&self.loads[at], self.weights.lightness(at));
         let (own, standing) = load.look(millis(outlook.micros));
         let (calls, slower) = outlook.of(load, own, lightness);
         let tries = standing == Standing::Trial && own == 0;

@@ -44,15 +44,29 @@ use super::{Balancer, Node, Picker};
 ///   of all set aside: then they are picked by how often they fail.
 /// - One that comes later than 10 s after the first call has a tenth of its share at first, all of it after
 ///   10 s; unless most are new.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Adaptive {
     past: Arc<Past>,
+    probes: bool,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self { past: Arc::default(), probes: true }
+    }
 }
 
 impl Adaptive {
     /// Nothing is known yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets whether servers are asked how busy they are, where they answer. Default true.
+    #[must_use]
+    pub fn probes(mut self, probes: bool) -> Self {
+        self.probes = probes;
+        self
     }
 }
 
@@ -62,7 +76,7 @@ impl Balancer for Adaptive {
     }
 
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
-        let fleet = Fleet::new(ready, self.past.clone());
+        let fleet = Fleet::new(ready, self.past.clone(), self.probes);
         if ready.len() <= SEEN {
             return Box::new(Scan::new(fleet));
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{fleet::Fleet, reports::Outlook};
-use crate::balance::{PickInfo, Probed, Probes, mix};
+use crate::balance::{Pick, PickInfo, Probed, Probes, mix};
 
 /// So many are asked.
 const ASKED: usize = 4;
@@ -46,17 +46,31 @@ impl Past {
 }
 
 impl Fleet {
-    /// Whom to ask before this call goes.
-    pub(super) fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Probes> {
+    /// Whether what probes say may decide where a call goes.
+    #[inline]
+    pub(super) fn may_ask(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> bool {
+        outlook.probes > 0.0 || info.probed.is_some()
+    }
+
+    /// Whom to ask before this call goes, or where it goes by what they said.
+    #[inline(never)]
+    pub(super) fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
+        match &info.probed {
+            None => self.ask(info, outlook).map(Pick::Probe),
+            Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
+        }
+    }
+
+    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Probes> {
         // Those that cannot be asked get their share of calls by what else is known.
-        if info.probed.is_some() || (info.random as u32 as f32) >= outlook.probes * u32::MAX as f32 {
+        if !self.asks || (info.random as u32 as f32) >= outlook.probes * u32::MAX as f32 {
             return None;
         }
-        let wait = self.past.patience(outlook.typical, info.random >> 32)?;
+        let wait = self.past.patience(outlook.typical(), info.random >> 32)?;
         let mut drawn = [usize::MAX; ASKED];
         let mut count = 0;
         for random in (1..=DRAWS).map(|nth| mix(info.random ^ nth << 56)) {
-            let at = self.draw(random);
+            let at = self.weights.draw(random);
             if info.tried.contains(&at) || drawn.contains(&at) || !self.is_worth_asking(at, outlook) {
                 continue;
             }
@@ -69,14 +83,14 @@ impl Fleet {
         (count > 1).then(|| Probes::new(drawn[..count].iter().copied(), wait))
     }
 
-    fn is_worth_asking(&self, at: usize, outlook: &Outlook) -> bool {
+    fn is_worth_asking(&self, at: usize, outlook: &Outlook<'_>) -> bool {
         let look = self.look(at, outlook);
         let good = look.good && look.penalty * self.factor(at, outlook.micros) < WORSE;
         good && self.loads[at].answers_probes() != Some(false)
     }
 
     /// The best of those that answered; none if none did.
-    pub(super) fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
+    fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<usize> {
         if !probed.answered.is_empty() {
             self.past.waited(probed.waited);
         }

@@ -9,7 +9,7 @@ use crate::load::LoadCell;
 /// all. A quarter of this to six times make no difference of 3 %.
 const QUEUE_LASTS: f32 = 1.0 / 3.0;
 /// After so many typical latencies the same holds for how fast it is.
-const SPEED_LASTS: f32 = 50.0;
+const SPEED_LASTS: f32 = 20.0;
 /// What was said within so many typical latencies is recent.
 const RECENT: f32 = 1.0;
 
@@ -19,8 +19,8 @@ pub(super) struct Reports {
     /// The median of the requests in flight, as if all weighed what the heaviest does; NaN if none says so. A median,
     /// as one server that lies must not move it.
     in_flight: AtomicU32,
-    /// The median of the seconds that answers take; infinite if none says so.
-    latency: AtomicU32,
+    /// The seconds above which an answer is slow: [`BAND`] times the median; infinite if none says how long they take.
+    slow: AtomicU32,
     /// The seconds that a call typically takes, by this channel's own clock.
     typical: AtomicU32,
     /// The mean of this channel's own calls, as they weigh.
@@ -31,9 +31,9 @@ pub(super) struct Reports {
 
 impl Default for Reports {
     fn default() -> Self {
-        let [in_flight, latency, typical, own, probes] =
+        let [in_flight, slow, typical, own, probes] =
             [f32::NAN, f32::INFINITY, 0.01, 0.0, 0.0].map(|value: f32| AtomicU32::new(value.to_bits()));
-        Self { in_flight, latency, typical, own, probes }
+        Self { in_flight, slow, typical, own, probes }
     }
 }
 
@@ -72,7 +72,7 @@ impl Reports {
     /// All were looked at, and calls take so long, by the logarithm of their nanoseconds.
     pub(super) fn saw(&self, mut seen: Seen, pace: Option<f32>) {
         self.in_flight.store(seen.in_flight.median().unwrap_or(f32::NAN).to_bits(), Relaxed);
-        self.latency.store(seen.latency.median().unwrap_or(f32::INFINITY).to_bits(), Relaxed);
+        self.slow.store((seen.latency.median().unwrap_or(f32::INFINITY) * BAND).to_bits(), Relaxed);
         self.own.store((seen.own / seen.count).to_bits(), Relaxed);
         if let Some(pace) = pace {
             self.typical.store((pace.exp() * 1e-9).max(1e-6).to_bits(), Relaxed);
@@ -83,45 +83,50 @@ impl Reports {
         self.probes.store(probes.to_bits(), Relaxed);
     }
 
-    pub(super) fn outlook(&self, micros: u64) -> Outlook {
-        let Self { in_flight, latency, typical, own, probes } = self;
-        let [in_flight, latency, typical, own, probes] = [in_flight, latency, typical, own, probes].map(number);
-        Outlook { micros, in_flight, latency, typical, own, probes }
+    pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
+        Outlook { micros, in_flight: number(&self.in_flight), probes: number(&self.probes), reports: self }
     }
 }
 
-/// What holds for all looks of one pick.
-pub(super) struct Outlook {
+/// What holds for all looks of one pick. What only matters where servers report is looked up there.
+pub(super) struct Outlook<'a> {
     pub(super) micros: u64,
     in_flight: f32,
-    latency: f32,
-    /// The seconds that a call typically takes.
-    pub(super) typical: f32,
-    own: f32,
     /// The share of calls for which some are asked.
     pub(super) probes: f32,
+    reports: &'a Reports,
 }
 
-impl Outlook {
+impl Outlook<'_> {
+    /// The seconds that a call typically takes.
+    pub(super) fn typical(&self) -> f32 {
+        number(&self.reports.typical)
+    }
+
     /// The requests in flight at one, of which so many are this channel's own, as if it weighed what the heaviest
     /// does; and how many times slower than the median it is.
-    ///
-    /// What its server said becomes, as it gets older, what all say: one may look at all of them then, and yet not
-    /// send where everyone sends whose reports are as old.
+    #[inline(always)]
     pub(super) fn of(&self, load: &LoadCell, own: u32, lightness: f32) -> (f32, f32) {
         let calls = own as f32 * lightness;
-        if self.in_flight.is_nan() {
-            return (calls, 1.0);
-        }
+        if self.in_flight.is_nan() { (calls, 1.0) } else { self.told(load, own, lightness) }
+    }
+
+    /// What its server said becomes, as it gets older, what all say: one may look at all of them then, and yet not
+    /// send where everyone sends whose reports are as old.
+    fn told(&self, load: &LoadCell, own: u32, lightness: f32) -> (f32, f32) {
+        let calls = own as f32 * lightness;
         let Some(queued) = load.queued(self.micros) else {
-            return (calls.max(self.in_flight + calls - self.own), 1.0);
+            return (calls.max(self.in_flight + calls - number(&self.reports.own)), 1.0);
         };
-        let age = queued.age / self.typical;
+        let (age, slow) = (queued.age / self.typical(), number(&self.reports.slow));
         // Of those that were sent since none is there any more that has ended.
         let since = queued.sent.min(own) as f32 * lightness;
-        let said = self.in_flight + (queued.in_flight * lightness - self.in_flight) * left(age / QUEUE_LASTS);
-        let slower = (queued.latency / self.latency / BAND).max(1.0).powi(2) - 1.0;
-        (calls.max(said + since), 1.0 + slower * left(age / SPEED_LASTS))
+        let more = (queued.in_flight * lightness - self.in_flight) * left(age * (1.0 / QUEUE_LASTS));
+        let mut slower = 1.0;
+        if queued.latency > slow {
+            slower += ((queued.latency / slow).powi(2) - 1.0) * left(age * (1.0 / SPEED_LASTS));
+        }
+        (calls.max(self.in_flight + more + since), slower)
     }
 }
 

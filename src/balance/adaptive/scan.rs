@@ -30,11 +30,11 @@ impl Scan {
 
     fn score(&self, at: usize, look: &Look, random: u64) -> f32 {
         let factor = f32::from_bits(self.factors[at].load(Relaxed)) * look.penalty;
-        if self.fleet.is_even() {
+        if self.fleet.weights.are_even() {
             return (look.calls + 1.0) * factor;
         }
         // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
-        (look.calls + exponential(mix(random ^ (at as u64) << 32)) * self.fleet.lightness[at]) * factor
+        (look.calls + exponential(mix(random ^ (at as u64) << 32)) * self.fleet.weights.lightness(at)) * factor
     }
 }
 
@@ -45,13 +45,12 @@ impl Picker for Scan {
             self.refresh(micros);
         }
         let outlook = self.fleet.outlook(micros);
-        if let Some(probes) = self.fleet.ask(info, &outlook) {
-            return Pick::Probe(probes);
+        if self.fleet.may_ask(info, &outlook)
+            && let Some(pick) = self.fleet.asked(info, &outlook)
+        {
+            return pick;
         }
-        let probed = info.probed.unwrap_or_default();
-        if let Some(at) = self.fleet.best_of(&probed, info, &outlook) {
-            return Pick::At(at);
-        }
+        let asked = info.probed.map_or(&[][..], |probed| probed.asked);
         let mut scores = [f32::INFINITY; SEEN];
         let scores = &mut scores[..self.factors.len()];
         let mut aside = 0;
@@ -68,7 +67,7 @@ impl Picker for Scan {
                 *place = self.score(at, &self.fleet.look(at, &outlook), info.random);
             }
         }
-        let out = info.tried.iter().chain(probed.asked);
+        let out = info.tried.iter().chain(asked);
         out.filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
         let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
         if least == f32::INFINITY {

@@ -58,7 +58,7 @@ fn only_if<T: PartialEq + Default>(on: bool, set: T, options: &Options<'_>, need
 }
 
 fn take_ejection(options: &mut Options<'_>) -> Result<Option<OutlierEjection>> {
-    let on = options.take_switch("outlier_ejection")?;
+    let on = options.take_switch("outlier_ejection", false)?;
     let mut set = OutlierEjection::new();
     if let Some(interval) = take_time(options, "ejection_interval")? {
         set = set.interval(interval);
@@ -86,7 +86,7 @@ fn take_rule(options: &mut Options<'_>, name: &str, rule: &mut Rule) -> Result<(
 }
 
 fn take_failover(options: &mut Options<'_>) -> Result<Option<Failover>> {
-    let on = options.take_switch("failover")?;
+    let on = options.take_switch("failover", false)?;
     let mut set = Failover::new();
     if let Some(percent) = take_percent(options, "failover_threshold")? {
         set = set.threshold(percent);
