@@ -1,9 +1,10 @@
 //! The crate's balancing, simulated: see `docs/simulation.md`.
 //!
 //! `cargo bench -p callsign-bench --bench simulation` checks the model, prints the table of all
-//! policies and what the default one is held to, and writes `target/bench/simulation.json`; with
-//! `-- FILE.toml…` it runs these scenarios and prints one line of JSON for each policy; with
-//! `-- --brief` it only sees that all works.
+//! policies and what the default one is held to, writes `target/bench/simulation.json`, and draws
+//! `target/bench/simulation.svg`, of which `docs/policies.svg` is a copy; with `-- FILE.toml…` it
+//! runs these scenarios and prints one line of JSON for each policy; with `-- --brief` it only sees
+//! that all works.
 
 use std::{
     env,
@@ -14,7 +15,7 @@ use std::{
 
 use callsign_bench::{
     simulation::{check::check, report::Report, table::table, validate::read},
-    table::write,
+    table::{write, write_text},
 };
 
 fn main() -> ExitCode {
@@ -43,9 +44,10 @@ fn run(args: &[String]) -> Result<(), String> {
     }
     let begun = Instant::now();
     check()?;
-    let rows = table(!options.is_empty())?;
+    let (rows, picture) = table(!options.is_empty())?;
     println!("\n{:.0} s in all", begun.elapsed().as_secs_f64());
-    write("simulation.json", &rows).map_err(|error| error.to_string())
+    write("simulation.json", &rows).map_err(|error| error.to_string())?;
+    write_text("simulation.svg", &picture.svg()).map_err(|error| error.to_string())
 }
 
 /// A file as the shell that ran cargo would find it: cargo runs this in the package's directory.

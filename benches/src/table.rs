@@ -255,10 +255,18 @@ impl std::fmt::Display for Bound {
 ///
 /// If it cannot.
 pub fn write(name: &str, rows: &[Value]) -> Result<(), Box<dyn Error>> {
+    write_text(name, &serde_json::to_string_pretty(rows)?)
+}
+
+/// Writes a text into `target/bench`.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn write_text(name: &str, text: &str) -> Result<(), Box<dyn Error>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
     fs::create_dir_all(&directory)?;
-    let path = directory.join(name);
-    fs::write(&path, serde_json::to_vec_pretty(rows)?)?;
+    fs::write(directory.join(name), text)?;
     println!("\nwritten to target/bench/{name}");
     Ok(())
 }

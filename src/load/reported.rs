@@ -186,10 +186,11 @@ pub(super) fn take(queue: &Queue, efforts: &Efforts, report: &BriefReport, now: 
 
 /// What it said; none if it never did.
 pub(super) fn get(queue: &Queue, efforts: &Efforts, now: u64) -> Option<Reported> {
+    // Read once: what was said together stays together.
     let (more, latency) = unpack(queue.state.load(Relaxed));
-    let (queued, effort) = (queue.get(now), efforts.get(now));
+    let effort = efforts.get(now);
     (more > 0.0 || latency > 0.0 || effort.is_some()).then(|| Reported {
-        in_flight: queued.map(|queued| queued.in_flight),
+        in_flight: Some(more - 1.0).filter(|count| *count >= 0.0),
         latency: Duration::try_from_secs_f32(latency).ok().filter(|latency| !latency.is_zero()),
         age: Duration::from_secs_f32(queue.age(now)),
         sent: queue.sent.load(Relaxed),

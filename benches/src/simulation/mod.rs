@@ -15,6 +15,7 @@ pub mod histogram;
 mod meter;
 pub mod model;
 pub mod oracle;
+pub mod picture;
 pub mod probing;
 pub mod queue;
 pub mod report;

@@ -56,7 +56,7 @@ impl Default for Scenario {
             deadline_ms: 1e3,
             warmup_s: 30.0,
             measure_s: 60.0,
-            policies: vec!["least_request".to_owned()],
+            policies: vec!["adaptive".to_owned()],
             reports: false,
             probes: false,
             retries: 0,
