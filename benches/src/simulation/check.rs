@@ -6,6 +6,7 @@ use super::{
     histogram::Histogram,
     model::{Chooser, run},
     oracle::Oracle,
+    picture::Picture,
     report::Report,
     scenario::Scenario,
     tally::Tally,
@@ -86,6 +87,7 @@ const EVERYTHING: &str = include_str!("../../scenarios/everything.toml");
 /// If it is not what theory says, or not the same twice.
 pub fn check() -> Result<(), String> {
     Histogram::check()?;
+    Picture::check()?;
     let mut wrong = Vec::new();
     let (known, begun) = (all(), Instant::now());
     let tallies = thread::scope(|scope| {

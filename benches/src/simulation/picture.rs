@@ -98,6 +98,26 @@ impl Picture {
         svg
     }
 
+    /// A picture has each point once, those past its edges on them, and no empty line.
+    pub(super) fn check() -> Result<(), String> {
+        let mut picture = Self::default();
+        picture.scenario("even");
+        picture.point("adaptive", 1.05);
+        picture.point("random", 1e9);
+        picture.point("round_robin", f64::NAN);
+        picture.scenario("slow");
+        picture.point("adaptive", 0.9);
+        let svg = picture.svg();
+        let edges = [LEFT, RIGHT].map(|edge| svg.contains(&format!("cx=\"{edge:.1}\"")));
+        // Three in the legend, and three that are numbers.
+        let right = svg.matches("<circle").count() == 3 + 3
+            && edges == [true; 2]
+            && svg.lines().all(|line| !line.trim().is_empty())
+            && svg.starts_with("<svg")
+            && svg.ends_with("</svg>\n");
+        if right { Ok(()) } else { Err(format!("a picture is not what it is of: {svg}")) }
+    }
+
     fn legend(&self, svg: &mut String) {
         let there =
             |style: &&Style| self.rows.iter().any(|(_, points)| points.iter().any(|(is, _)| is == style.policy));
@@ -132,27 +152,4 @@ fn place(ratio: f64) -> f64 {
 fn line(svg: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing into a string does not fail.
     let _ = writeln!(svg, "{text}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_picture_has_each_point_once_and_no_empty_line() {
-        let mut picture = Picture::default();
-        picture.scenario("even");
-        picture.point("adaptive", 1.05);
-        picture.point("random", 1e9);
-        picture.point("round_robin", f64::NAN);
-        picture.scenario("slow");
-        picture.point("adaptive", 0.9);
-        let svg = picture.svg();
-        // Two in the legend, as what is no number is nowhere else, and three points.
-        assert_eq!(svg.matches("<circle").count(), 3 + 3);
-        assert!(svg.contains(&format!("cx=\"{RIGHT:.1}\"")) && svg.contains(&format!("cx=\"{LEFT:.1}\"")));
-        assert!(
-            svg.lines().all(|line| !line.trim().is_empty()) && svg.starts_with("<svg") && svg.ends_with("</svg>\n")
-        );
-    }
 }
