@@ -5,7 +5,11 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use axum::{Json, Router, routing::get};
 use callsign::Server;
@@ -17,6 +21,7 @@ use common::{
     },
 };
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 const USAGE: &str = "\
@@ -34,18 +39,46 @@ usage: server --registry URI --name NAME [flags]
   --cert FILE       PEM file of its certificate chain, for TLS (feature tls); with --key
   --key FILE        PEM file of its key
   --delay MS        how long each call takes
+  --workers N       how many calls are worked on at once, others wait; all unless given
+  --warm-up MS      so long after its start it gets faster, from a tenth of its speed
+  --fail SHARE      the share of calls that fail at once with UNAVAILABLE, such as 0.3
   --drain MS        how long to accept after deregistering; 5000 unless given";
 
 struct Hello {
     id: String,
     delay: Duration,
+    workers: Semaphore,
+    fail: f64,
+    warm_up: Duration,
+    begun: Instant,
+    calls: AtomicU64,
+}
+
+impl Hello {
+    /// Whether this call is one that fails: they come as evenly as they can.
+    fn fails(&self) -> bool {
+        let before = self.calls.fetch_add(1, Relaxed) as f64;
+        ((before + 1.0) * self.fail).floor() > (before * self.fail).floor()
+    }
+
+    /// How long a call takes now.
+    fn delay(&self) -> Duration {
+        let warm = self.begun.elapsed().as_secs_f64() / self.warm_up.as_secs_f64();
+        // Without a warm-up that is a number past any, or none.
+        if warm < 1.0 { self.delay.div_f64(0.1 + 0.9 * warm) } else { self.delay }
+    }
 }
 
 #[tonic::async_trait]
 impl Greeter for Hello {
     async fn say_hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
-        if !self.delay.is_zero() {
-            tokio::time::sleep(self.delay).await;
+        if self.fails() {
+            return Err(Status::unavailable("as told by --fail"));
+        }
+        let _worker = self.workers.acquire().await;
+        let delay = self.delay();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
         }
         Ok(Response::new(HelloReply { message: self.id.clone() }))
     }
@@ -78,6 +111,9 @@ async fn run() -> callsign::Result<()> {
             "--cert",
             "--key",
             "--delay",
+            "--workers",
+            "--warm-up",
+            "--fail",
             "--drain",
         ],
         &[],
@@ -91,12 +127,19 @@ async fn run() -> callsign::Result<()> {
     let http: Option<String> = flags.value("--http");
     let id = flags.value("--id").unwrap_or_else(|| format!("{name}-{}", std::process::id()));
 
-    let hello = Hello { id: id.clone(), delay: Duration::from_millis(flags.value("--delay").unwrap_or(0)) };
-    let mut server = Server::new(&name)
-        .id(&id)
-        .version(flags.value::<String>("--version").unwrap_or_default())
-        .grpc(grpc, tonic::transport::Server::builder().add_service(GreeterServer::new(hello)))
-        .health_of("helloworld.Greeter");
+    let hello = Hello {
+        id: id.clone(),
+        delay: Duration::from_millis(flags.value("--delay").unwrap_or(0)),
+        workers: Semaphore::new(flags.value("--workers").unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)),
+        fail: flags.value("--fail").unwrap_or(0.0),
+        warm_up: Duration::from_millis(flags.value("--warm-up").unwrap_or(0)),
+        begun: Instant::now(),
+        calls: AtomicU64::new(0),
+    };
+    let server = Server::new(&name).id(&id).version(flags.value::<String>("--version").unwrap_or_default());
+    // The layer tells clients how busy this server is.
+    let router = tonic::transport::Server::builder().layer(server.layer()).add_service(GreeterServer::new(hello));
+    let mut server = server.grpc(grpc, router).health_of("helloworld.Greeter");
     for entry in flags.all("--metadata") {
         let Some((key, value)) = entry.split_once('=') else { flags.wrong(format!("--metadata {entry} is not K=V")) };
         server = server.metadata(key, value);

@@ -34,6 +34,14 @@ pub mod where_the_time_goes {}
 #[doc = include_str!("../docs/balancing.md")]
 pub mod balancing {}
 
+#[doc = include_str!("../docs/which_policy.md")]
+#[doc = ""]
+#[doc = include_str!("../docs/policies.svg")]
+pub mod which_policy {}
+
+#[doc = include_str!("../docs/how_adaptive_works.md")]
+pub mod how_adaptive_works {}
+
 #[doc = include_str!("../docs/simulation.md")]
 pub mod simulation {}
 

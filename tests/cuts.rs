@@ -5,7 +5,7 @@
 mod support;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     pin::Pin,
     sync::{
@@ -18,6 +18,7 @@ use std::{
 
 use callsign::{
     BackoffConfig, BoxFuture, Channel, EndpointKey, Result,
+    balance::Adaptive,
     channel::{CallOptions, Connector, Io},
     testing::net::{Net, NetConnector},
 };
@@ -25,7 +26,9 @@ use futures_util::{StreamExt, future::join_all, stream};
 use proptest::prelude::*;
 use support::{
     echo::{EchoClient, EchoRequest},
-    endpoint, fed, frames, serve,
+    endpoint, fed, frames,
+    seen::Seen,
+    serve,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -137,6 +140,25 @@ async fn call(channel: &Channel, n: usize) -> Result<(), Status> {
     Ok(())
 }
 
+/// A call that is given up after a while, or whose caller panics: tells whether it came to its end before.
+async fn call_until(channel: Channel, n: usize, millis: u64, panics: bool) -> Option<Result<(), Status>> {
+    let caller = tokio::spawn(async move {
+        tokio::select! {
+            ended = call(&channel, n) => Some(ended),
+            () = sleep(Duration::from_millis(millis)) => {
+                // Without the hook, which would print it.
+                if panics { std::panic::resume_unwind(Box::new("as told")) }
+                None
+            }
+        }
+    });
+    let ended = timeout(Duration::from_secs(6), caller).await.expect("a call ends by its deadline");
+    ended.unwrap_or_else(|error| {
+        assert!(panics && error.is_panic(), "{error}");
+        None
+    })
+}
+
 fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test)
 }
@@ -148,6 +170,8 @@ proptest! {
     fn whatever_breaks_each_call_ends_and_then_all_is_well(
         cuts in prop::collection::vec((1usize..60_000, 1usize..60_000), 1..12),
         early in prop::collection::vec((1usize..200, 1usize..200), 0..6),
+        given_up in prop::collection::vec((0u64..40, any::<bool>()), 7),
+        way in 0u64..10,
     ) {
         run(async move {
             let net = Net::new();
@@ -161,20 +185,33 @@ proptest! {
             let connector = Breaking { net: net.connector(), after, healed: healed.clone() };
             let backoff = BackoffConfig::new(Duration::from_millis(10), Duration::from_millis(100));
             let builder = builder.connector(connector).backoff(backoff).timeout(Duration::from_secs(5));
-            let channel = builder.connect_lazy().unwrap();
+            let seen = Seen::of(Adaptive::default());
+            let channel = builder.policy(seen.policy()).connect_lazy().unwrap();
+            // Some end while they wait, some on their way, some when all is said.
+            ["a:1", "b:1"].iter().for_each(|address| net.delay(address, Duration::from_millis(way)));
+            let mut nodes = HashMap::new();
             for round in 0..12 {
-                let calls = (0..6).map(|n| timeout(Duration::from_secs(6), call(&channel, round * 6 + n)));
+                let calls = (0..6).map(|n| {
+                    let n = round * 6 + n;
+                    // Half of them, by turns.
+                    let (millis, panics) = given_up[n % 7];
+                    call_until(channel.clone(), n, if n % 2 == 0 { 60_000 } else { millis }, panics)
+                });
                 for ended in join_all(calls).await {
-                    if let Err(status) = ended.expect("a call ends by its deadline") {
+                    if let Some(Err(status)) = ended {
                         assert!([Code::Unavailable, Code::DeadlineExceeded].contains(&status.code()), "{status}");
                     }
                 }
                 sleep(Duration::from_millis(50)).await;
+                nodes.extend(seen.nodes().into_iter().map(|node| (node.endpoint().key().clone(), node)));
             }
             healed.store(true, Relaxed);
             sleep(Duration::from_secs(1)).await;
             for n in 0..12 {
                 call(&channel, n).await.unwrap();
+            }
+            for node in nodes.values() {
+                assert_eq!(node.load().in_flight(), 0, "whatever ends a call, it is counted out: {}", node.endpoint());
             }
             drop(channel);
             sleep(Duration::from_secs(5)).await;
@@ -212,10 +249,12 @@ proptest! {
                 }
             });
             let (builder, _feed) = fed(&net, &[endpoint("a", "a:1")]);
-            let channel = builder.timeout(Duration::from_secs(2)).connect_lazy().unwrap();
+            let seen = Seen::of(Adaptive::default());
+            let channel = builder.timeout(Duration::from_secs(2)).policy(seen.policy()).connect_lazy().unwrap();
             for n in 0..6 {
                 let ended = timeout(Duration::from_secs(4), call(&channel, n)).await;
                 prop_assert!(ended.is_ok(), "a call ends by its deadline");
+                prop_assert!(seen.nodes().iter().all(|node| node.load().in_flight() == 0), "it is counted out");
             }
             Ok(())
         })?;

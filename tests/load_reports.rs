@@ -4,15 +4,11 @@
 
 mod support;
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use callsign::{
     Channel, Registration, ServiceInstance,
-    balance::{Balancer, LeastRequest, Node, Picker, Policy},
+    balance::{Balancer, LeastRequest, Node, Picker},
     registry::Memory,
     report::LoadReport,
     server::{AdaptiveLimit, CallMetrics, RegistrationLayer},
@@ -23,6 +19,7 @@ use http::{Request, Response};
 use support::{
     echo::{Echo, EchoClient, EchoRequest},
     endpoint, fed,
+    seen::Seen,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, body::Body, service::interceptor};
@@ -31,21 +28,20 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 const ADDRESS: &str = "one:1";
 
-/// The nodes that a balancer saw last, and how often it wants reports out of band.
-#[derive(Debug, Clone, Default)]
-struct Seen(Arc<Mutex<Vec<Node>>>, Option<Duration>);
+/// Wants reports out of band so often.
+#[derive(Debug, Clone)]
+struct Asking(Option<Duration>);
 
-impl Balancer for Seen {
+impl Balancer for Asking {
     fn name(&self) -> &str {
-        "seen"
+        "asking"
     }
 
     fn load_reports(&self) -> Option<Duration> {
-        self.1
+        self.0
     }
 
     fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
-        *self.0.lock().unwrap() = ready.to_vec();
         LeastRequest::default().rebuild(ready)
     }
 }
@@ -53,7 +49,7 @@ impl Balancer for Seen {
 struct Fixture {
     registration: Registration,
     channel: Channel,
-    seen: Seen,
+    seen: Seen<Asking>,
     net: Net,
 }
 
@@ -84,10 +80,9 @@ async fn fixture_asking(every: Option<Duration>, set: impl FnOnce(RegistrationLa
         .add_service(registration.load_reports());
     let listener = net.listen(ADDRESS);
     tokio::spawn(async move { server.serve_with_incoming(listener).await.unwrap() });
-    let seen = Seen(Arc::default(), every);
-    let made = seen.clone();
+    let seen = Seen::of(Asking(every));
     let (builder, _feed) = fed(&net, &[endpoint("one", ADDRESS)]);
-    let channel = builder.policy(Policy::new("seen", move |_| made.clone())).connect().await.unwrap();
+    let channel = builder.policy(seen.policy()).connect().await.unwrap();
     Fixture { registration, channel, seen, net }
 }
 
@@ -103,7 +98,7 @@ impl Fixture {
     }
 
     fn reported(&self) -> Option<callsign::load::Reported> {
-        self.seen.0.lock().unwrap()[0].load().reported(Instant::now().into_std())
+        self.seen.nodes()[0].load().reported(Instant::now().into_std())
     }
 }
 
@@ -328,7 +323,7 @@ async fn a_policy_that_wants_reports_out_of_band_has_them_without_a_call() {
     assert_eq!(fixture.reported().unwrap().effort, None, "the first comes at once, and says little");
     said(0.5).await;
     said(0.75).await;
-    let load = fixture.seen.0.lock().unwrap()[0].load().clone();
+    let load = fixture.seen.nodes()[0].load().clone();
     assert_eq!((load.in_flight(), load.succeeded()), (0, 100), "the stream is no call of the application's");
     // It goes on over the next connection.
     fixture.net.fault(ADDRESS, Fault::Cut);
@@ -340,4 +335,32 @@ async fn a_policy_that_wants_reports_out_of_band_has_them_without_a_call() {
     let Fixture { channel, registration, .. } = fixture;
     drop(channel);
     timeout(Duration::from_secs(1), registration.idle()).await.unwrap();
+}
+
+/// The next connection may lead to another process, of which nothing is known.
+#[tokio::test(start_paused = true)]
+async fn what_a_server_said_is_forgotten_with_its_connection() {
+    let fixture = fixture(|layer| layer).await;
+    fixture.registration.metrics().set_application_utilization(0.25);
+    let load = fixture.seen.nodes()[0].load().clone();
+    let known_for = || load.reported(Instant::now().into_std()).unwrap().effort.unwrap().known_for;
+    for _ in 0..100 {
+        fixture.call(100, 0).await.unwrap();
+    }
+    assert!(known_for() > Duration::from_secs(5), "{:?}", known_for());
+    assert_eq!(load.answers_probes(), Some(true));
+    load.refuse_probes();
+    fixture.net.fault(ADDRESS, Fault::Cut);
+    sleep(Duration::from_millis(100)).await;
+    fixture.net.fault(ADDRESS, Fault::None);
+    while fixture.net.made(ADDRESS) < 2 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!((fixture.reported(), load.answers_probes()), (None, None));
+    for _ in 0..10 {
+        fixture.call(100, 0).await.unwrap();
+    }
+    assert!(known_for() < Duration::from_secs(2), "{:?}", known_for());
+    assert_eq!(load.answers_probes(), Some(true));
 }

@@ -14,7 +14,7 @@ use std::{
 
 use callsign::{
     Channel, Registration, ServiceInstance,
-    balance::{Adaptive, Balancer, Node, Picker, Policy},
+    balance::Adaptive,
     registry::Memory,
     report::LoadReport,
     server::RegistrationLayer,
@@ -26,6 +26,7 @@ use support::{
     Feed,
     echo::{Echo, EchoClient, EchoRequest},
     endpoint, fed,
+    seen::Seen,
 };
 use tokio::time::{Instant, sleep};
 use tonic::{Status, body::Body};
@@ -33,21 +34,6 @@ use tower::util::MapRequestLayer;
 
 const SERVERS: usize = 6;
 const PROBE: &str = "/callsign.v1.Probes/Probe";
-
-/// The default, whose endpoints can be looked at.
-#[derive(Debug, Clone, Default)]
-struct Seen(Adaptive, Arc<std::sync::Mutex<Vec<Node>>>);
-
-impl Balancer for Seen {
-    fn name(&self) -> &str {
-        "seen"
-    }
-
-    fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
-        *self.1.lock().unwrap() = ready.to_vec();
-        self.0.rebuild(ready)
-    }
-}
 
 struct Server {
     registration: Registration,
@@ -57,7 +43,7 @@ struct Server {
 struct Fixture {
     servers: Vec<Server>,
     channel: Channel,
-    seen: Seen,
+    seen: Seen<Adaptive>,
     net: Net,
     _feed: Feed,
 }
@@ -94,9 +80,8 @@ async fn fixture(set: impl Fn(RegistrationLayer) -> RegistrationLayer) -> Fixtur
         .collect();
     let endpoints: Vec<_> = (0..SERVERS).map(|at| endpoint(&name(at), &address(at))).collect();
     let (builder, _feed) = fed(&net, &endpoints);
-    let seen = Seen::default();
-    let made = seen.clone();
-    let channel = builder.policy(Policy::new("seen", move |_| made.clone())).connect().await.unwrap();
+    let seen = Seen::of(Adaptive::default());
+    let channel = builder.policy(seen.policy()).connect().await.unwrap();
     // All are connected, and have answered.
     sleep(Duration::from_secs(1)).await;
     let fixture = Fixture { servers, channel, seen, net, _feed };
@@ -145,7 +130,7 @@ async fn who_calls_now_and_then_asks_before_and_goes_where_others_do_not() {
     assert!(shares.iter().enumerate().all(|(at, share)| *share > 3 || at == 1 || at == 4), "{shares:?}");
     // Probes are no load, and nobody's call.
     assert_eq!(fixture.servers[0].registration.in_flight(), 0);
-    let answered: u64 = fixture.seen.1.lock().unwrap().iter().map(|node| node.load().succeeded()).sum();
+    let answered: u64 = fixture.seen.nodes().iter().map(|node| node.load().succeeded()).sum();
     assert_eq!(answered as usize, SERVERS * 20 + calls);
 }
 
@@ -189,7 +174,7 @@ async fn who_answers_none_is_asked_once_at_most_and_gets_its_share() {
     let probes = fixture.probes();
     assert!(probes.iter().sum::<usize>() >= 4 && probes.iter().all(|probes| *probes <= 1), "{probes:?}");
     assert!(shares.iter().all(|share| *share > 5), "{shares:?}");
-    for (node, probes) in fixture.seen.1.lock().unwrap().iter().zip(probes) {
+    for (node, probes) in fixture.seen.nodes().iter().zip(probes) {
         assert_eq!(node.load().answers_probes(), Some(probes == 0));
     }
 }

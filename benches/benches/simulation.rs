@@ -14,7 +14,7 @@ use std::{
 };
 
 use callsign_bench::{
-    simulation::{check::check, report::Report, table::table, validate::read},
+    simulation::{check::check, report::Report, scale::scale, table::table, validate::read},
     table::{write, write_text},
 };
 
@@ -44,7 +44,9 @@ fn run(args: &[String]) -> Result<(), String> {
     }
     let begun = Instant::now();
     check()?;
-    let (rows, picture) = table(!options.is_empty())?;
+    let brief = !options.is_empty();
+    let (mut rows, picture) = table(brief)?;
+    rows.extend(scale(brief)?);
     println!("\n{:.0} s in all", begun.elapsed().as_secs_f64());
     write("simulation.json", &rows).map_err(|error| error.to_string())?;
     write_text("simulation.svg", &picture.svg()).map_err(|error| error.to_string())

@@ -178,7 +178,10 @@ impl Subchannel {
         self.failure = None;
         let (mut live, more) = match &mut self.state {
             State::Ready(ready) => (std::mem::take(&mut ready.live), ready.more.clone()),
-            _ => (Vec::with_capacity(1), Arc::new(more())),
+            _ => {
+                self.served.node().load().forget_reports();
+                (Vec::with_capacity(1), Arc::new(more()))
+            }
         };
         live.push(Live { generation, connection, since: now, _reports: None });
         if live.len() < most {

@@ -181,6 +181,14 @@ impl LoadCell {
         self.probing.refuse();
     }
 
+    /// Forgets what the server said of its load and of probes: a connection after all were lost may lead to another
+    /// process, as with the blackout of
+    /// [A58](https://github.com/grpc/proposal/blob/master/A58-client-side-weighted-round-robin-lb-policy.md).
+    pub fn forget_reports(&self) {
+        reported::forget(&self.queue, &self.efforts);
+        self.probing.forget();
+    }
+
     /// Counts a call in, until the guard is dropped.
     pub fn start(self: &Arc<Self>, now: Instant) -> CallGuard {
         self.flight.begin();

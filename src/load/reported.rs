@@ -155,7 +155,7 @@ impl Efforts {
     }
 }
 
-/// Whether the server answers probes: not known, yes, or no for good.
+/// Whether the server answers probes: not known, yes, or no until it is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Probing(AtomicU32);
 
@@ -173,6 +173,10 @@ impl Probing {
         self.0.store(Self::NO, Relaxed);
     }
 
+    pub(super) fn forget(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     pub(super) fn get(&self) -> Option<bool> {
         Some(self.0.load(Relaxed)).filter(|state| *state > 0).map(|state| state == Self::YES)
     }
@@ -182,6 +186,12 @@ impl Probing {
 pub(super) fn take(queue: &Queue, efforts: &Efforts, report: &BriefReport, now: u64) {
     queue.take(report, now);
     efforts.take(report, now);
+}
+
+/// As if it never said anything.
+pub(super) fn forget(queue: &Queue, efforts: &Efforts) {
+    queue.state.store(0, Relaxed);
+    efforts.said_at.store(0, Relaxed);
 }
 
 /// What it said; none if it never did.

@@ -28,6 +28,9 @@ const LASTING_GAIN: f32 = 0.05;
 const FADE_SECONDS: f32 = 5.0;
 /// and of what sets the many apart from other servers'.
 const LASTING_FADE_SECONDS: f32 = 40.0;
+/// From so many answers on. Fewer say less: they may be those of a server that was just started, or chance, and nobody
+/// would ask again who was slow at first.
+const ENOUGH: f32 = 8.0;
 /// It fades in steps of this.
 const STEP_SECONDS: f32 = 0.05;
 
@@ -51,7 +54,9 @@ impl Recent {
         let (long, answers) = lasting.open();
         let long = others + (long - others) * (-since / LASTING_FADE_SECONDS).exp();
         lasting.store(long, answers);
-        let faded = long + (mean - long) * (-since / FADE_SECONDS).exp();
+        let known = (answers as f32 / ENOUGH).min(1.0);
+        let to = others + (long - others) * known * known;
+        let faded = to + (mean - to) * (-since / (FADE_SECONDS * known)).exp();
         self.update(micros, |now, count| (if now == mean { faded } else { now }, count));
         Some(faded)
     }
@@ -181,6 +186,13 @@ mod tests {
         assert!((10.0..30.0).contains(&both.millis()), "as it was: {}", both.millis());
         both.fade(others, 500 * SECOND);
         assert!(near(both.millis(), 10.0), "{}", both.millis());
+        // Who was slow once, or thrice, at first is asked again soon.
+        for (answers, after) in [(1, 2), (3, 6)] {
+            let first = Both::default();
+            (0..answers).for_each(|_| first.observe(40));
+            (1..=after * 10).for_each(|step| first.fade(others, SECOND + step * SECOND / 10));
+            assert!(first.millis() < 13.0, "{}", first.millis());
+        }
         // And who was slow for long is so for longer.
         let slow = Both::default();
         (0..100).for_each(|_| slow.observe(100));

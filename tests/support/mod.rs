@@ -6,6 +6,7 @@ pub mod dir;
 pub mod echo;
 pub mod frames;
 pub mod raw;
+pub mod seen;
 
 use std::{convert::Infallible, sync::Arc};
 

@@ -12,34 +12,45 @@ use std::{
 
 use serde_json::Value;
 
-/// The path of an example, built if need be.
+static BUILT: OnceLock<PathBuf> = OnceLock::new();
+
+/// The path of an example, built if need be, as this program was.
 pub fn example(name: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let directory = BUILT.get_or_init(|| {
-        // …/target/debug/deps/this-test
-        let exe = std::env::current_exe().unwrap();
-        let profile = exe.parent().unwrap().parent().unwrap().to_owned();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--example", "server", "--example", "client"]);
-        cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
-        // Those of the test, so that the programs know its registries.
-        let features = [
-            ("consul", cfg!(feature = "consul")),
-            ("etcd", cfg!(feature = "etcd")),
-            ("kubernetes", cfg!(feature = "kubernetes")),
-            ("tls", cfg!(feature = "tls")),
-            ("zookeeper", cfg!(feature = "zookeeper")),
-        ];
-        let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-        cargo.args(["--features", &features.join(",")]);
-        cargo.arg("--target-dir").arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success(), "the examples build");
-        profile.join("examples")
-    });
-    directory.join(name)
+    BUILT.get_or_init(|| build(target().ends_with("release"))).join(name)
+}
+
+/// Has examples run as this profile builds them.
+pub fn use_release(release: bool) {
+    BUILT.get_or_init(|| build(release));
+}
+
+/// Where this program was built: …/target/debug of …/target/debug/deps/this-test.
+fn target() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    exe.parent().unwrap().parent().unwrap().to_owned()
+}
+
+fn build(release: bool) -> PathBuf {
+    let target = target().parent().unwrap().to_owned();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "-p", "callsign", "--example", "server", "--example", "client"]);
+    cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    // Those of the test, so that the programs know its registries.
+    let features = [
+        ("consul", cfg!(feature = "consul")),
+        ("etcd", cfg!(feature = "etcd")),
+        ("kubernetes", cfg!(feature = "kubernetes")),
+        ("tls", cfg!(feature = "tls")),
+        ("zookeeper", cfg!(feature = "zookeeper")),
+    ];
+    let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    cargo.args(["--features", &features.join(",")]);
+    cargo.arg("--target-dir").arg(&target);
+    if release {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success(), "the examples build");
+    target.join(if release { "release" } else { "debug" }).join("examples")
 }
 
 /// A running `server` example.

@@ -172,6 +172,7 @@ impl Client {
     pub fn connected(&mut self, server: u32) {
         let link = &mut self.links[server as usize];
         (link.state, link.failed) = (Linked::Ready, 0);
+        link.node.iter().for_each(|node| node.load().forget_reports());
     }
 
     /// A dial failed: how long to wait before the next (gRPC's backoff, as the channel has it).

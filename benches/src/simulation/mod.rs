@@ -20,6 +20,7 @@ pub mod probing;
 pub mod queue;
 pub mod report;
 pub mod rng;
+pub mod scale;
 pub mod scenario;
 pub mod server;
 pub mod table;

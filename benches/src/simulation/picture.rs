@@ -65,7 +65,7 @@ impl Picture {
              Further left is better; what is past {MOST} is drawn at {MOST}.</desc>\n"
         );
         self.legend(&mut svg);
-        for tick in [1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, MOST] {
+        for tick in [1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, MOST] {
             let (x, bottom) = (place(tick), height - 8.0);
             line(
                 &mut svg,

@@ -148,3 +148,22 @@ fn options_are_those_of_grpc() {
         assert!(error.to_string().contains(wrong.split('=').next().expect("a key")), "{error}");
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Of policies that go by weight, endpoints that are idle get what they weigh: by turns to the call, by chance or a
+    /// table nearly so, on a ring as near as its points are many.
+    #[test]
+    fn who_is_idle_gets_what_it_weighs(weights in proptest::collection::vec(1u32..10, 2..6)) {
+        let (nodes, picks) = (weighing(&weights), 20_000);
+        let all: u32 = weights.iter().sum();
+        for (policy, within) in [("weighted_round_robin", 0.001), ("adaptive", 0.1), ("maglev", 0.1), ("ring_hash", 0.5)] {
+            let shares = shares(policy, &nodes, picks);
+            for (share, weight) in shares.iter().zip(&weights) {
+                let due = picks as f64 * f64::from(*weight) / f64::from(all);
+                prop_assert!((*share as f64 - due).abs() <= within * due + 2.0, "{}: {:?} of {:?}", policy, shares, weights);
+            }
+        }
+    }
+}
