@@ -34,7 +34,7 @@ use callsign::{
 };
 use callsign_bench::{
     echo::{SERVE, Server, serve},
-    table::write,
+    table::{percentile, write},
 };
 use serde_json::json;
 use tokio::{sync::watch, time::timeout};
@@ -105,11 +105,6 @@ async fn measure(registry: &Registry, of: Of<'_>, times: usize) -> Result<[Vec<f
     firsts.registrar()?.deregister(&first).await?;
     drop(channel);
     Ok(took)
-}
-
-fn percentile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(((values.len().max(1) - 1) as f64 * share).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

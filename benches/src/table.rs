@@ -117,8 +117,13 @@ async fn run(call: &Call, workload: Workload) -> Result<Round, BoxError> {
 /// The middle one.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> f64 {
+    percentile(&mut values, 0.5)
+}
+
+/// The one that such a share of them does not exceed; they are sorted by then. No number if there are none.
+pub fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    values.get((values.len().saturating_sub(1) as f64 * share).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
 impl Measured {

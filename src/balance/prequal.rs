@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Balancer, Node, Pick, PickInfo, Picker, Probed, Probes, mix, weights::Weights};
+use super::{
+    Balancer, Node, Pick, PickInfo, Picker, Probed, Probes,
+    weights::{Drawn, Weights},
+};
 use crate::load::{LoadCell, Standing, micros, millis};
 
 /// Asks some servers before each call how busy they are, and takes the best that answers:
@@ -54,9 +57,7 @@ impl Prequal {
         self.hot_percent = percent.min(100);
         self
     }
-}
 
-impl Prequal {
     /// The same settings, with nothing remembered.
     pub(super) fn anew(&self) -> Self {
         Self { recent: Arc::default(), ..*self }
@@ -151,26 +152,17 @@ struct Said {
 
 impl Asking {
     /// Some by chance, none twice, none that was tried, nor asked before; those first that did not fail.
-    fn draw(&self, info: &PickInfo<'_>) -> ([usize; Probes::MOST], usize) {
+    fn draw(&self, info: &PickInfo<'_>) -> Drawn {
         let asked = info.probed.unwrap_or_default().asked;
         let millis = millis(micros(info.now));
-        let (mut drawn, mut count) = ([usize::MAX; Probes::MOST], 0);
-        for may in [true, false] {
-            // Each may be drawn some times in vain.
-            for nth in 1..=4 * self.settings.probes as u64 {
-                if self.loads.is_empty() || count == self.settings.probes || (count > 0 && !may) {
-                    break;
-                }
-                let at = self.weights.draw(mix(info.random ^ (nth + asked.len() as u64) << 56));
-                let good = matches!(self.loads[at].look(millis).1, Standing::Good | Standing::Trial);
-                let known = [info.tried, asked, &drawn[..count]];
-                if (good || !may) && !known.iter().any(|known| known.contains(&at)) {
-                    drawn[count] = at;
-                    count += 1;
-                }
-            }
-        }
-        (drawn, count)
+        let is_new = |at: usize| !info.tried.contains(&at) && !asked.contains(&at);
+        let is_good = |at: usize| matches!(self.loads[at].look(millis).1, Standing::Good | Standing::Trial);
+        // Each may be drawn some times in vain.
+        let times = if self.loads.is_empty() { 0 } else { 4 * self.settings.probes as u64 };
+        let draws = (1..=times).map(|nth| nth + asked.len() as u64);
+        let some =
+            self.weights.draw_some(info.random, draws.clone(), self.settings.probes, |at| is_new(at) && is_good(at));
+        if some.at().is_empty() { self.weights.draw_some(info.random, draws, 1, is_new) } else { some }
     }
 
     /// The best of those that answered.
@@ -196,8 +188,8 @@ impl Asking {
 
 impl Picker for Asking {
     fn pick(&self, info: &PickInfo<'_>) -> Pick {
-        let (drawn, count) = self.draw(info);
-        let drawn = &drawn[..count];
+        let drawn = self.draw(info);
+        let drawn = drawn.at();
         if let Some(probed) = &info.probed {
             let another = || drawn.first().copied();
             let any = || info.draw(info.random, self.loads.len());

@@ -1,6 +1,6 @@
 //! What endpoints weigh, one beside the other.
 
-use super::Node;
+use super::{Node, Probes, mix};
 
 /// By position.
 pub(super) struct Weights {
@@ -45,5 +45,39 @@ impl Weights {
                 ends.partition_point(|end| *end <= place)
             }
         }
+    }
+
+    /// Draws up to so many that are wanted, none twice, by these draws of one random number. There is one at least.
+    pub(super) fn draw_some(
+        &self,
+        random: u64,
+        draws: impl Iterator<Item = u64>,
+        most: usize,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> Drawn {
+        let mut drawn = Drawn { at: [usize::MAX; Probes::MOST], count: 0 };
+        for nth in draws {
+            if drawn.count == most {
+                break;
+            }
+            let at = self.draw(mix(random ^ nth << 56));
+            if !drawn.at().contains(&at) && is_wanted(at) {
+                drawn.at[drawn.count] = at;
+                drawn.count += 1;
+            }
+        }
+        drawn
+    }
+}
+
+/// Some positions.
+pub(super) struct Drawn {
+    at: [usize; Probes::MOST],
+    count: usize,
+}
+
+impl Drawn {
+    pub(super) fn at(&self) -> &[usize] {
+        &self.at[..self.count]
     }
 }

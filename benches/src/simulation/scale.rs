@@ -26,8 +26,10 @@ use tower::discover::Change;
 use super::{
     client::{base, endpoints, heard},
     rng::Rng,
+    table::line,
     validate::policy,
 };
+use crate::table::percentile;
 
 /// How large it is.
 struct Size {
@@ -66,26 +68,36 @@ pub fn scale(brief: bool) -> Result<Vec<Value>, String> {
     println!(
         "\n{servers} servers, {clients} clients that use a subset each; calls a server got as shares of the mean\n"
     );
-    println!(
-        "| subset | connections a server: least, median, most | policy | 1 % got less than | 1 % got more than | most | ns a pick |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let columns = [
+        "connections a server: least, median, most",
+        "policy",
+        "1 % got less than",
+        "1 % got more than",
+        "most",
+        "ns a pick",
+    ];
+    line("subset", columns.map(str::to_owned));
+    line("---", columns.map(|_| "---".to_owned()));
     let fleet = endpoints((0..servers).map(|_| 100))?;
+    let (sender, watch) = Watch::channel();
+    sender.send(Update::Instances(Snapshot::new(fleet.iter().map(|endpoint| endpoint.instance().clone()))));
     let mut rows = Vec::new();
     for subset in size.subsets.iter().copied() {
-        let subsets = (0..clients).map(|client| resolve(&fleet, subset, client as u64));
+        let subsets = (0..clients).map(|client| resolve(&fleet, &watch, subset, client as u64));
         let subsets = subsets.collect::<Result<Vec<_>, _>>()?;
         let mut connections = vec![0.0; servers];
         subsets.iter().flatten().for_each(|at| connections[*at] += 1.0);
-        connections.sort_by(f64::total_cmp);
-        let [least, median, most] = [0.0, 0.5, 1.0].map(|share| at_share(&connections, share));
+        let [least, median, most] = [0.0, 0.5, 1.0].map(|share| percentile(&mut connections, share));
         for (text, reports, name) in POLICIES {
             let mut paper = Paper::new(&fleet, &subsets, &policy(text)?, reports);
-            let calls = paper.calls()?;
+            let mut calls = paper.calls()?;
             let nanos = paper.clients[0].nanos()?;
-            let [few, many, all] = [0.01, 0.99, 1.0].map(|share| at_share(&calls, share));
-            println!(
-                "| {subset} | {least}, {median}, {most} | {name} | {few:.2} | {many:.2} | {all:.2} | {nanos:.0} |"
+            let [few, many, all] = [0.01, 0.99, 1.0].map(|share| percentile(&mut calls, share));
+            let [few_text, many_text, all_text] = [few, many, all].map(|share| format!("{share:.2}"));
+            let connections = format!("{least}, {median}, {most}");
+            line(
+                &subset.to_string(),
+                [connections, name.to_owned(), few_text, many_text, all_text, format!("{nanos:.0}")],
             );
             rows.push(json!({
                 "servers": servers, "clients": clients, "subset": subset, "policy": text, "reports": reports,
@@ -94,10 +106,6 @@ pub fn scale(brief: bool) -> Result<Vec<Value>, String> {
         }
     }
     Ok(rows)
-}
-
-fn at_share(sorted: &[f64], share: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
 /// Says nothing.
@@ -109,11 +117,9 @@ impl Observer for Silent {
 }
 
 /// The servers that a client connects to.
-fn resolve(fleet: &[Endpoint], subset: usize, seed: u64) -> Result<Vec<usize>, String> {
-    let (sender, watch) = Watch::channel();
-    sender.send(Update::Instances(Snapshot::new(fleet.iter().map(|endpoint| endpoint.instance().clone()))));
+fn resolve(fleet: &[Endpoint], watch: &Watch, subset: usize, seed: u64) -> Result<Vec<usize>, String> {
     let service = fleet[0].instance().service().clone();
-    let resolver = Resolver::new(service, watch).with_filters(Filters::new().subset(subset));
+    let resolver = Resolver::new(service, watch.clone()).with_filters(Filters::new().subset(subset));
     let mut resolver = resolver.with_seed(seed).with_observer(Arc::new(Silent));
     let mut servers = Vec::new();
     while let Some(Some(Ok(Change::Insert(_, endpoint)))) = resolver.next().now_or_never() {
@@ -189,7 +195,7 @@ impl Paper {
         Self { clients, in_flight: vec![0; fleet.len()], reports }
     }
 
-    /// The calls that each server got, of the mean, the least first.
+    /// The calls that each server got, of the mean.
     fn calls(&mut self) -> Result<Vec<f64>, String> {
         let all = (self.in_flight.len() as f64 * IN_FLIGHT) as usize;
         let (each, mut random) = (all.div_ceil(self.clients.len()), Rng::new(0, 1));
@@ -211,7 +217,6 @@ impl Paper {
         }
         let mean = (all * TURNS[1]) as f64 / calls.len() as f64;
         calls.iter_mut().for_each(|calls| *calls /= mean);
-        calls.sort_by(f64::total_cmp);
         Ok(calls)
     }
 

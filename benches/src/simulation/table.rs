@@ -82,7 +82,7 @@ pub fn table(brief: bool) -> Result<(Vec<Value>, Picture), String> {
 }
 
 /// A line of a table.
-fn line(name: &str, cells: impl IntoIterator<Item = String>) {
+pub(super) fn line(name: &str, cells: impl IntoIterator<Item = String>) {
     let cells: String = cells.into_iter().map(|cell| format!(" {cell} |")).collect();
     println!("| {name} |{cells}");
 }
@@ -119,8 +119,8 @@ struct Mark {
     level: usize,
     ratios: [f64; 2],
     lost: f64,
-    /// p99 beside the best other policy's.
-    beside: f64,
+    /// p99 beside the best other policy's; none if all others lose more.
+    beside: Option<f64>,
 }
 
 fn mark(target: &Target, scenario: &Scenario, report: &Report, level: usize) -> Result<Mark, String> {
@@ -132,16 +132,16 @@ fn mark(target: &Target, scenario: &Scenario, report: &Report, level: usize) -> 
         other.0 != HELD && (level == 2 || other.0 != PROBING) && lost(&other.1) <= lost(tally) + LOSES
     };
     let others = report.policies.iter().filter(|other| compares(other));
-    let best = others.map(|(_, tally)| report.ratios(tally)[0]).fold(f64::INFINITY, f64::min);
+    let best = others.map(|(_, tally)| report.ratios(tally)[0]).min_by(f64::total_cmp);
     let ratios = report.ratios(tally);
-    Ok(Mark { target: *target, level, ratios, lost: lost(tally), beside: ratios[0] / best })
+    Ok(Mark { target: *target, level, ratios, lost: lost(tally), beside: best.map(|best| ratios[0] / best) })
 }
 
 impl Mark {
     fn passes(&self) -> bool {
         let (most, lost) = (self.target.ratios[self.level], self.target.lost[self.level]);
         let near = self.ratios[0] <= most.0 && self.ratios[1] <= most.1;
-        near && self.lost <= lost && (self.level == 0 || self.beside <= WORSE)
+        near && self.lost <= lost && (self.level == 0 || self.beside.is_none_or(|beside| beside <= WORSE))
     }
 
     /// What was found, in bold if it is too much; what must be; and how the best other policy does.
@@ -154,8 +154,7 @@ impl Mark {
         };
         let lost = if lost > 0.0 { format!(" !{}", bound(lost * 100.0, 1)) } else { String::new() };
         let most = format!("{}/{}{lost}", bound(ratios.0, 2), bound(ratios.1, 2));
-        // None if all others lose more.
-        let beside = if self.beside > 0.0 { format!("{:.2}", self.beside) } else { "-".to_owned() };
+        let beside = self.beside.map_or_else(|| "-".to_owned(), |beside| format!("{beside:.2}"));
         [found, most, beside]
     }
 

@@ -21,9 +21,7 @@ impl Picker for Draw {
             self.0.refresh(micros, some.take(SEEN).map(|random| self.0.weights.draw(random)));
         }
         let outlook = self.0.outlook(micros);
-        if self.0.may_ask(info, &outlook)
-            && let Some(pick) = self.0.asked(info, &outlook)
-        {
+        if let Some(pick) = self.0.by_probes(info, &outlook) {
             return pick;
         }
         let asked = info.probed.map_or(&[][..], |probed| probed.asked);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{fleet::Fleet, reports::Outlook};
-use crate::balance::{Pick, PickInfo, Probed, Probes, mix};
+use crate::balance::{Pick, PickInfo, Probed, Probes};
 
 /// So many are asked.
 const ASKED: usize = 4;
@@ -46,15 +46,14 @@ impl Past {
 }
 
 impl Fleet {
-    /// Whether what probes say may decide where a call goes.
+    /// Whom to ask before this call goes, or where it goes by what they said; none if that does not decide.
     #[inline]
-    pub(super) fn may_ask(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> bool {
-        outlook.probes > 0.0 || info.probed.is_some()
+    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
+        if outlook.probes > 0.0 || info.probed.is_some() { self.asked(info, outlook) } else { None }
     }
 
-    /// Whom to ask before this call goes, or where it goes by what they said.
     #[inline(never)]
-    pub(super) fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
+    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
         match &info.probed {
             None => self.ask(info, outlook).map(Pick::Probe),
             Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
@@ -67,20 +66,9 @@ impl Fleet {
             return None;
         }
         let wait = self.past.patience(outlook.typical(), info.random >> 32)?;
-        let mut drawn = [usize::MAX; ASKED];
-        let mut count = 0;
-        for random in (1..=DRAWS).map(|nth| mix(info.random ^ nth << 56)) {
-            let at = self.weights.draw(random);
-            if info.tried.contains(&at) || drawn.contains(&at) || !self.is_worth_asking(at, outlook) {
-                continue;
-            }
-            drawn[count] = at;
-            count += 1;
-            if count == ASKED {
-                break;
-            }
-        }
-        (count > 1).then(|| Probes::new(drawn[..count].iter().copied(), wait))
+        let is_wanted = |at| !info.tried.contains(&at) && self.is_worth_asking(at, outlook);
+        let drawn = self.weights.draw_some(info.random, 1..=DRAWS, ASKED, is_wanted);
+        (drawn.at().len() > 1).then(|| Probes::new(drawn.at().iter().copied(), wait))
     }
 
     fn is_worth_asking(&self, at: usize, outlook: &Outlook<'_>) -> bool {

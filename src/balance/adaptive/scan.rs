@@ -45,9 +45,7 @@ impl Picker for Scan {
             self.refresh(micros);
         }
         let outlook = self.fleet.outlook(micros);
-        if self.fleet.may_ask(info, &outlook)
-            && let Some(pick) = self.fleet.asked(info, &outlook)
-        {
+        if let Some(pick) = self.fleet.by_probes(info, &outlook) {
             return pick;
         }
         let asked = info.probed.map_or(&[][..], |probed| probed.asked);
