@@ -120,7 +120,7 @@ async fn a_response_says_how_busy_its_server_is() {
         assert!((40.0..60.0).contains(&report.requests_per_second), "{report:?}");
         assert_eq!(report.errors_per_second, 0.0);
         let reported = fixture.reported().unwrap();
-        assert_eq!((reported.in_flight, reported.sent), (Some(1.0), 0));
+        assert_eq!((reported.in_flight, reported.own), (Some(1.0), 1));
         let effort = reported.effort.unwrap();
         assert_eq!(effort.utilization, 0.25);
         assert!((f64::from(effort.requests_per_second) - report.requests_per_second).abs() < 0.01);

@@ -260,7 +260,9 @@ impl std::fmt::Display for Bound {
 ///
 /// If it cannot.
 pub fn write(name: &str, rows: &[Value]) -> Result<(), Box<dyn Error>> {
-    write_text(name, &serde_json::to_string_pretty(rows)?)
+    write_text(name, &serde_json::to_string_pretty(rows)?)?;
+    println!("\nwritten to target/bench/{name}");
+    Ok(())
 }
 
 /// Writes a text into `target/bench`.
@@ -269,9 +271,7 @@ pub fn write(name: &str, rows: &[Value]) -> Result<(), Box<dyn Error>> {
 ///
 /// If it cannot be written.
 pub fn write_text(name: &str, text: &str) -> Result<(), Box<dyn Error>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    fs::create_dir_all(&directory)?;
-    fs::write(directory.join(name), text)?;
-    println!("\nwritten to target/bench/{name}");
-    Ok(())
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench").join(name);
+    file.parent().map_or(Ok(()), fs::create_dir_all)?;
+    Ok(fs::write(file, text)?)
 }

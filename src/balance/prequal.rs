@@ -171,7 +171,7 @@ impl Asking {
         let (mut coldest, mut quickest) = (None::<Said>, None::<Said>);
         for at in probed.answered.iter().copied().filter(|at| *at < self.loads.len() && !info.tried.contains(at)) {
             let Some(queued) = self.loads[at].queued(micros) else { continue };
-            let there = queued.in_flight + queued.sent as f32;
+            let there = queued.others + self.loads[at].in_flight() as f32;
             let said = Said { at, in_flight: there * self.weights.lightness(at), latency: queued.latency };
             self.settings.recent.take(said.in_flight, self.settings.hot_percent);
             if coldest.is_none_or(|best| said.in_flight < best.in_flight) {

@@ -43,13 +43,13 @@ pub struct Probed<'a> {
     pub asked: &'a [usize],
     /// Who answered in time.
     pub answered: &'a [usize],
-    /// How long it took until the last of these had, or the wait was over.
-    pub waited: Duration,
+    /// How long it took until the first of these had; or, if none did, until the wait was over.
+    pub first: Duration,
 }
 
 impl<'a> Probed<'a> {
-    /// These were asked, of which these answered.
-    pub fn new(asked: &'a [usize], answered: &'a [usize], waited: Duration) -> Self {
-        Self { asked, answered, waited }
+    /// These were asked, of which these answered, the first after so long.
+    pub fn new(asked: &'a [usize], answered: &'a [usize], first: Duration) -> Self {
+        Self { asked, answered, first }
     }
 }

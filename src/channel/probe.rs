@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::uri::PathAndQuery;
 use tokio::{
     sync::watch,
@@ -36,7 +37,7 @@ pub(super) struct Ask {
 pub(super) struct Heard {
     ask: Ask,
     answered: Vec<usize>,
-    waited: Duration,
+    first: Duration,
 }
 
 impl Heard {
@@ -47,7 +48,7 @@ impl Heard {
     /// For a picker of this state: it may be another one by now.
     pub(super) fn probed(&self, published: &Arc<Published>) -> Probed<'_> {
         if Arc::ptr_eq(published, &self.ask.published) {
-            return Probed::new(self.ask.probes.at(), &self.answered, self.waited);
+            return Probed::new(self.ask.probes.at(), &self.answered, self.first);
         }
         Probed::default()
     }
@@ -58,23 +59,25 @@ impl Ask {
     pub(super) async fn run(self, calls: &Arc<Calls>) -> Heard {
         let begun = Instant::now();
         let until = begun + self.probes.wait();
-        let mut answered = Vec::new();
+        let (mut answered, mut first) = (Vec::new(), None);
         if let Published::Ready(ready) = &*self.published {
             let ask = |at: &usize| {
                 let connections = ready.connections.get(*at)?;
                 let (served, connection) = (connections.served().clone(), connections.nearest()?.clone());
                 Some((*at, Probing::ask(Direct { calls: calls.clone(), served, connection })))
             };
-            let asked: Vec<_> = self.probes.at().iter().filter_map(ask).collect();
-            for (at, mut told) in asked {
-                if let Ok(Ok(())) = timeout_at(until, told.changed()).await
-                    && *told.borrow()
-                {
+            let asked = self.probes.at().iter().filter_map(ask);
+            let mut told: FuturesUnordered<_> = asked
+                .map(|(at, mut told)| async move { (told.changed().await.is_ok() && *told.borrow()).then_some(at) })
+                .collect();
+            while let Ok(Some(told)) = timeout_at(until, told.next()).await {
+                if let Some(at) = told {
+                    first.get_or_insert_with(|| begun.elapsed());
                     answered.push(at);
                 }
             }
         }
-        Heard { ask: self, answered, waited: begun.elapsed() }
+        Heard { ask: self, answered, first: first.unwrap_or_else(|| begun.elapsed()) }
     }
 }
 

@@ -9,8 +9,8 @@ use crate::util::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// one after it; and how often in a row a failure set the server aside.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// When it last changed in [units](unit), the share in 2⁻¹⁶, the count of answers, and the level, from
-    /// above: all change as one. All zero while nothing fails, when it is not written either.
+    /// When it last changed in [units](unit), the share in 2⁻¹⁶, the count of answers, those since the last failure, and
+    /// the level, from above: all change as one. All zero while nothing fails, when it is not written either.
     state: AtomicU64,
 }
 
@@ -22,6 +22,8 @@ const MEMORY_SECONDS: f32 = 30.0;
 /// over [`ENOUGH`] answers, is well again.
 const TOO_MANY: f32 = 0.2;
 const ENOUGH: u8 = 5;
+/// So many successes in a row are counted.
+const RUN: u8 = 31;
 /// The first time; each further one is twice as long, up to the longest, give or take a fifth.
 const FIRST: Duration = Duration::from_secs(1);
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
@@ -31,6 +33,8 @@ struct State {
     at: u32,
     share: f32,
     count: u8,
+    /// Answers since the last failure, up to [`RUN`].
+    run: u8,
     level: u8,
 }
 
@@ -49,6 +53,7 @@ impl Health {
     pub(super) fn success(&self, micros: u64) -> bool {
         let mut well = false;
         self.update(false, 0, micros, |state| {
+            state.run = (state.run + 1).min(RUN);
             well = state.level > 0 && state.count >= ENOUGH && state.share < TOO_MANY;
             if well {
                 state.level = 0;
@@ -65,8 +70,11 @@ impl Health {
             let counts = alone_counts || (state.count >= ENOUGH && state.share > TOO_MANY);
             aside = counts.then(|| {
                 let spread = 0.8 + 0.4 * (random >> 40) as f32 / (1_u64 << 24) as f32;
-                (FIRST * 2_u32.pow(u32::from(state.level))).min(LONGEST).mul_f32(spread)
+                // The odd failure among many answers says little, and without the server the others have more to do.
+                let odd = 1.0 / f32::from(state.run + 1);
+                (FIRST * 2_u32.pow(u32::from(state.level))).min(LONGEST).mul_f32(spread * odd)
             });
+            state.run = 0;
             if counts {
                 state.level = (state.level + 1).min(6);
             }
@@ -76,7 +84,7 @@ impl Health {
 
     /// One more failure of a server that is set aside.
     pub(super) fn failed_again(&self, micros: u64) {
-        self.update(true, 0, micros, |_| ());
+        self.update(true, 0, micros, |state| state.run = 0);
     }
 
     fn update(&self, failed: bool, answered: u64, micros: u64, mut then: impl FnMut(&mut State)) {
@@ -85,8 +93,9 @@ impl Health {
             let now = unit(micros);
             if word == 0 {
                 state.count = answered.min(u64::from(WINDOW)) as u8;
+                state.run = state.count.min(RUN);
             } else if seconds(state.at, now) > MEMORY_SECONDS {
-                (state.count, state.share) = (0, 0.0);
+                (state.count, state.share, state.run) = (0, 0.0, 0);
             }
             state.count = (state.count + 1).min(WINDOW);
             state.share += (if failed { 1.0 } else { 0.0 } - state.share) / f32::from(state.count);
@@ -100,7 +109,7 @@ impl Health {
 impl From<u64> for State {
     fn from(word: u64) -> Self {
         let share = f32::from((word >> 16) as u16) / f32::from(u16::MAX);
-        Self { at: (word >> 32) as u32, share, count: (word >> 8) as u8, level: word as u8 }
+        Self { at: (word >> 32) as u32, share, count: (word >> 8) as u8, run: word as u8 >> 3, level: word as u8 & 7 }
     }
 }
 
@@ -111,7 +120,10 @@ impl From<State> for u64 {
         if share == 0 && state.level == 0 {
             return 0;
         }
-        Self::from(state.at) << 32 | Self::from(share) << 16 | Self::from(state.count) << 8 | Self::from(state.level)
+        Self::from(state.at) << 32
+            | Self::from(share) << 16
+            | Self::from(state.count) << 8
+            | Self::from(state.run << 3 | state.level)
     }
 }
 
@@ -135,6 +147,19 @@ mod tests {
         assert!(health.failures() < 0.001, "what is long ago is forgotten");
         let aside = health.failure(true, 0, 1, at).expect("it counts");
         assert!(aside <= Duration::from_millis(1_200), "{aside:?}");
+    }
+
+    #[test]
+    fn the_odd_failure_among_many_answers_is_for_a_moment_and_the_next_is_not() {
+        let health = Health::default();
+        let aside = |answered| health.failure(true, answered, 0, SECOND).expect("it counts");
+        let moment = aside(1_000);
+        assert!((Duration::from_millis(20)..Duration::from_millis(40)).contains(&moment), "{moment:?}");
+        let next = aside(1_000);
+        assert!((1_500..2_500).contains(&next.as_millis()), "{next:?}");
+        (0..9).for_each(|_| assert!(!health.success(SECOND), "not yet"));
+        let tenth = aside(0);
+        assert!((80..=120).contains(&tenth.as_millis()), "{tenth:?}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use self::{
     flight::Flight,
     health::Health,
     peak::Peak,
-    reported::{Efforts, Probing, Queue},
+    reported::{Before, Efforts, Probing, Queue},
     typical::{Lasting, Recent},
 };
 use crate::util::{
@@ -70,6 +70,7 @@ pub struct LoadCell {
     /// Since when policies know it, in milliseconds; 0 before.
     joined: AtomicU32,
     probing: Probing,
+    before: Before,
 }
 
 /// For so long a failure counts as a call in flight.
@@ -162,9 +163,14 @@ impl LoadCell {
         reported::get(&self.queue, &self.efforts, micros(now))
     }
 
-    /// The server says how busy it is: in a response, or out of band.
+    /// The server says how busy it is, out of band or asked for it. What it says in a response is the
+    /// [call's](CallGuard::report).
     pub fn report(&self, report: &BriefReport, now: Instant) {
-        reported::take(&self.queue, &self.efforts, report, micros(now));
+        self.said(report, self.in_flight(), now);
+    }
+
+    fn said(&self, report: &BriefReport, own: u32, now: Instant) {
+        reported::take(&self.queue, &self.before, &self.efforts, report, own, micros(now));
         if report.answers_probes || report.in_flight.is_some() {
             self.probing.offer();
         }
@@ -192,7 +198,7 @@ impl LoadCell {
     /// Counts a call in, until the guard is dropped.
     pub fn start(self: &Arc<Self>, now: Instant) -> CallGuard {
         self.flight.begin();
-        self.queue.begin();
+        self.queue.begin(micros(now));
         CallGuard { cell: self.clone(), at: now, waits: true }
     }
 }
@@ -212,6 +218,16 @@ impl LoadCell {
     /// What the server last said of the requests that it has in flight; none if it never did.
     pub(crate) fn queued(&self, micros: u64) -> Option<Queued> {
         self.queue.get(micros)
+    }
+
+    /// Seconds since a call was last sent there.
+    pub(crate) fn since_begun(&self, micros: u64) -> f32 {
+        self.queue.since_begun(micros)
+    }
+
+    /// What it had said before of the requests that others have there, and how many seconds earlier.
+    pub(crate) fn queued_before(&self) -> Option<(f32, f32)> {
+        self.before.get()
     }
 
     /// The share of its last answers that were failures, from 0 to 1.
@@ -264,6 +280,11 @@ impl CallGuard {
             typical::observe(&self.cell.recent, &self.cell.lasting, took, micros);
             (self.at, self.waits) = (now, false);
         }
+    }
+
+    /// The server says in the response how busy it is: of the calls that it has in flight this is none any more.
+    pub fn report(&self, report: &BriefReport, now: Instant) {
+        self.cell.said(report, self.cell.in_flight().saturating_sub(1), now);
     }
 
     /// Ends a call well that was answered before, which needs no clock.
@@ -321,13 +342,18 @@ mod tests {
         let second = Duration::from_secs(1);
         let latency = Some(Duration::from_millis(8));
         let queue = BriefReport { in_flight: Some(4.0), latency, ..BriefReport::default() };
-        cell.report(&queue, now);
-        drop(cell.start(now));
+        let (held, answered) = (cell.start(now), cell.start(now));
+        answered.report(&queue, now);
+        drop((held, answered));
         let near = |is: Duration, should| is.abs_diff(should) < Duration::from_micros(100);
         let reported = cell.reported(now + second).expect("it was");
-        assert_eq!((reported.in_flight, reported.sent), (Some(4.0), 1));
+        assert_eq!((reported.in_flight, reported.own), (Some(4.0), 1));
         assert!(near(reported.age, second) && reported.latency.is_some_and(|is| near(is, Duration::from_millis(8))));
         assert_eq!(reported.effort, None);
+        assert_eq!((cell.queued(micros(now)).map(|queued| queued.others), cell.queued_before()), (Some(3.0), None));
+        cell.report(&BriefReport { in_flight: Some(0.0), ..BriefReport::default() }, now + second);
+        let (others, before) = cell.queued_before().expect("it had said something");
+        assert!(others == 3.0 && (before - 1.0).abs() < 0.001);
         let busy = BriefReport { utilization: 0.5, requests_per_second: 100.0, ..BriefReport::default() };
         for at in [1, 11, 60] {
             cell.report(&busy, now + second * at);

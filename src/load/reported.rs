@@ -34,9 +34,8 @@ pub struct Reported {
     pub latency: Option<Duration>,
     /// How long ago it said something.
     pub age: Duration,
-    /// Calls that were sent there since, from here; counted where it says what it has in flight, or how long
-    /// answers take.
-    pub sent: u32,
+    /// This channel's own calls there when that was heard.
+    pub own: u32,
     /// What its weight can be computed of, if it ever said how busy it is and how many requests it takes.
     pub effort: Option<Effort>,
 }
@@ -61,57 +60,85 @@ pub struct Effort {
 /// ([A58](https://github.com/grpc/proposal/blob/master/A58-client-side-weighted-round-robin-lb-policy.md)).
 const FORGOTTEN: u64 = 180_000_000;
 
+/// Of more calls of its own a channel says that they are so many.
+const MOST: u32 = u16::MAX as u32;
+
 /// What the server last said of its requests in flight. What belongs together is stored as one.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// One more than the requests in flight, and the latency in seconds; 0 where it said nothing.
+    /// One more than the requests in flight; how many of them are this channel's own, at most 65,535; and the latency in
+    /// seconds, of which half a float is kept. 0 where it said nothing.
     state: AtomicU64,
     /// When it said so, in [units](unit).
     at: AtomicU32,
-    /// Calls from here since.
-    sent: AtomicU32,
+    /// When a call was last sent there.
+    begun: AtomicU32,
+}
+
+/// What it had said before, which tells what its word is worth.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// The requests of others, and for how many seconds nothing more was said.
+    state: AtomicU64,
 }
 
 /// One look at it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Queued {
     pub(crate) in_flight: f32,
+    /// Those that were not this channel's own.
+    pub(crate) others: f32,
     /// Seconds that an answer takes with about as many; 0 if it did not say.
     pub(crate) latency: f32,
     /// Seconds.
     pub(crate) age: f32,
-    pub(crate) sent: u32,
 }
 
 impl Queue {
-    fn take(&self, report: &BriefReport, now: u64) {
+    fn take(&self, report: &BriefReport, own: u32, now: u64) {
         let in_flight = report.in_flight.map_or(0.0, |count| count as f32 + 1.0);
         let latency = report.latency.map_or(0.0, |latency| latency.as_secs_f32());
-        self.state.store(pack(in_flight, latency), Relaxed);
+        let low = own.min(MOST) << 16 | latency.to_bits().saturating_add(0x8000) >> 16;
+        self.state.store(u64::from(in_flight.to_bits()) << 32 | u64::from(low), Relaxed);
         self.at.store(unit(now), Relaxed);
-        self.sent.store(0, Relaxed);
     }
 
-    /// A call begins.
-    pub(super) fn begin(&self) {
-        if self.state.load(Relaxed) != 0 {
-            self.sent.fetch_add(1, Relaxed);
-        }
+    /// A call is sent there.
+    pub(super) fn begin(&self, now: u64) {
+        self.begun.store(unit(now), Relaxed);
+    }
+
+    /// Seconds since the last one was.
+    pub(super) fn since_begun(&self, now: u64) -> f32 {
+        seconds(self.begun.load(Relaxed), unit(now))
+    }
+
+    /// One more than the requests in flight, the channel's own, and the latency.
+    fn open(&self) -> (f32, f32, f32) {
+        let state = self.state.load(Relaxed);
+        let (own, latency) = ((state >> 16) as u16, (state as u32) << 16);
+        (f32::from_bits((state >> 32) as u32), f32::from(own), f32::from_bits(latency))
     }
 
     /// None if it did not say how many are in flight.
     pub(super) fn get(&self, now: u64) -> Option<Queued> {
-        let (more, latency) = unpack(self.state.load(Relaxed));
-        (more > 0.0).then(|| Queued {
-            in_flight: more - 1.0,
-            latency,
-            age: self.age(now),
-            sent: self.sent.load(Relaxed),
+        let (more, own, latency) = self.open();
+        (more > 0.0).then(|| {
+            let in_flight = more - 1.0;
+            // Some of its own are still on their way.
+            Queued { in_flight, others: (in_flight - own).max(0.0), latency, age: self.age(now) }
         })
     }
 
     fn age(&self, now: u64) -> f32 {
         seconds(self.at.load(Relaxed), unit(now))
+    }
+}
+
+impl Before {
+    /// The requests of others, and how many seconds before what it said last; none if it had said nothing.
+    pub(super) fn get(&self) -> Option<(f32, f32)> {
+        Some(unpack(self.state.load(Relaxed))).filter(|(_, seconds)| *seconds > 0.0)
     }
 }
 
@@ -182,9 +209,10 @@ impl Probing {
     }
 }
 
-/// The server says something.
-pub(super) fn take(queue: &Queue, efforts: &Efforts, report: &BriefReport, now: u64) {
-    queue.take(report, now);
+/// The server says something, and so many of this channel's own calls are there.
+pub(super) fn take(queue: &Queue, before: &Before, efforts: &Efforts, report: &BriefReport, own: u32, now: u64) {
+    before.state.store(queue.get(now).map_or(0, |queued| pack(queued.others, queued.age)), Relaxed);
+    queue.take(report, own, now);
     efforts.take(report, now);
 }
 
@@ -197,13 +225,13 @@ pub(super) fn forget(queue: &Queue, efforts: &Efforts) {
 /// What it said; none if it never did.
 pub(super) fn get(queue: &Queue, efforts: &Efforts, now: u64) -> Option<Reported> {
     // Read once: what was said together stays together.
-    let (more, latency) = unpack(queue.state.load(Relaxed));
+    let (more, own, latency) = queue.open();
     let effort = efforts.get(now);
     (more > 0.0 || latency > 0.0 || effort.is_some()).then(|| Reported {
         in_flight: Some(more - 1.0).filter(|count| *count >= 0.0),
         latency: Duration::try_from_secs_f32(latency).ok().filter(|latency| !latency.is_zero()),
         age: Duration::from_secs_f32(queue.age(now)),
-        sent: queue.sent.load(Relaxed),
+        own: own as u32,
         effort,
     })
 }

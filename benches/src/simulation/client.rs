@@ -248,8 +248,8 @@ impl Client {
         let (asked, answered);
         if let Some(asking) = asking {
             (asked, answered) = (places(&asking.asked), places(&asking.answered));
-            let waited = Duration::from_nanos(now - asking.begun);
-            info.probed = Some(Probed::new(&asked, &answered, waited));
+            let first = Duration::from_nanos(asking.first.unwrap_or(now) - asking.begun);
+            info.probed = Some(Probed::new(&asked, &answered, first));
         }
         (info.tried, info.recent) = (&tried, self.recent);
         match picker.pick(&info) {
@@ -293,7 +293,7 @@ impl Client {
 
 /// The client hears how an attempt ended, and what its server says of its load.
 pub fn heard(guard: CallGuard, answer: Option<Code>, report: Option<BriefReport>, now: Instant) {
-    report.into_iter().for_each(|report| guard.cell().report(&report, now));
+    report.into_iter().for_each(|report| guard.report(&report, now));
     guard.finish(outcome(answer), now);
 }
 

@@ -5,6 +5,7 @@
 //! with its [`LoadCell`](callsign::load::LoadCell)s; around it everything is made up.
 
 pub mod arrivals;
+pub mod beside;
 pub mod calls;
 mod central;
 mod changes;
@@ -18,6 +19,7 @@ pub mod oracle;
 pub mod picture;
 pub mod probing;
 pub mod queue;
+pub mod random;
 pub mod report;
 pub mod rng;
 pub mod scale;

@@ -18,6 +18,8 @@ pub struct Asking {
     pub asked: Vec<u32>,
     /// Those that said something.
     pub answered: Vec<u32>,
+    /// When the first of them did.
+    pub first: Option<Nanos>,
     /// Those that will not any more.
     failed: usize,
     /// The picker is asked with the same random number again.
@@ -32,7 +34,7 @@ impl Asking {
     /// These servers are asked.
     #[must_use]
     pub fn new(asked: Vec<u32>, random: u64, now: Nanos, wait: Nanos) -> Self {
-        Self { asked, answered: Vec::new(), failed: 0, random, begun: now, until: now + wait }
+        Self { asked, answered: Vec::new(), first: None, failed: 0, random, begun: now, until: now + wait }
     }
 }
 
@@ -159,6 +161,7 @@ impl World<'_> {
             let Some(asking) = &mut waits.asking else { continue };
             if let Says::Report(_) = says {
                 asking.answered.push(server);
+                asking.first.get_or_insert(self.now);
             } else {
                 asking.failed += 1;
             }

@@ -3,23 +3,23 @@
 use serde_json::{Value, json};
 
 use super::{
+    beside::{Beside, WORSE},
     model::Chooser,
     picture::Picture,
     report::{Report, run_all},
     scenario::Scenario,
-    tally::Tally,
     targets::{TARGETS, Target},
     validate::{parse, policy},
 };
 
 /// The policy that the targets are for.
-const HELD: &str = "adaptive";
+pub(super) const HELD: &str = "adaptive";
 
 /// Needs probes for all that it does.
 const PROBING: &str = "prequal";
 
 /// Those that make sense without a key of the call. All servers report and answer probes.
-const POLICIES: [&str; 8] = [
+pub(super) const POLICIES: [&str; 8] = [
     HELD,
     PROBING,
     "peak_ewma",
@@ -33,12 +33,6 @@ const POLICIES: [&str; 8] = [
 /// What the servers bring, by level.
 const LEVELS: [&str; 3] = ["L0", "L1", "L2"];
 const LEVELS_DRAWN: [&str; 3] = [HELD, "adaptive, reports", "adaptive, probes"];
-
-/// With reports it may be no more than this much worse than another policy, at p99.
-const WORSE: f64 = 1.02;
-
-/// Another that loses so much more of the calls is not compared with.
-const LOSES: f64 = 0.001;
 
 /// Runs all targets' scenarios, prints the table as `docs/which_policy.md` has it, and makes the rows of the file and the
 /// picture.
@@ -55,7 +49,7 @@ pub fn table(brief: bool) -> Result<(Vec<Value>, Picture), String> {
     for target in &TARGETS {
         let scenario = scenario(target, brief)?;
         let report = Report::of(&scenario)?;
-        line(target.name, report.policies.iter().map(|(_, tally)| cell(report.ratios(tally), lost(tally))));
+        line(target.name, report.policies.iter().map(|(_, tally)| cell(report.ratios(tally), tally.lost())));
         rows.extend(report.rows());
         picture.scenario(target.name);
         for (text, tally) in report.policies.iter().filter(|(text, _)| text != HELD) {
@@ -109,10 +103,6 @@ fn cell(ratios: [f64; 2], lost: f64) -> String {
     format!("{:.2}/{:.2}{lost}", ratios[0], ratios[1])
 }
 
-fn lost(tally: &Tally) -> f64 {
-    tally.failed_share() + tally.shed_share()
-}
-
 /// A target at one level, and what came of it.
 struct Mark {
     target: Target,
@@ -127,14 +117,9 @@ fn mark(target: &Target, scenario: &Scenario, report: &Report, level: usize) -> 
     let mut scenario = scenario.clone();
     (scenario.reports, scenario.probes) = (level >= 1, level >= 2);
     let tally = &run_all(&scenario, &[Chooser::Policy(policy(HELD)?)])?[0];
-    // Who loses more calls is no better for what it answers in time.
-    let compares = |other: &(String, Tally)| {
-        other.0 != HELD && (level == 2 || other.0 != PROBING) && lost(&other.1) <= lost(tally) + LOSES
-    };
-    let others = report.policies.iter().filter(|other| compares(other));
-    let best = others.map(|(_, tally)| report.ratios(tally)[0]).min_by(f64::total_cmp);
+    let beside = Beside::of(tally, &report.policies, |policy| level == 2 || policy != PROBING);
     let ratios = report.ratios(tally);
-    Ok(Mark { target: *target, level, ratios, lost: lost(tally), beside: best.map(|best| ratios[0] / best) })
+    Ok(Mark { target: *target, level, ratios, lost: tally.lost(), beside: beside.map(|beside| beside.ratio) })
 }
 
 impl Mark {

@@ -77,6 +77,12 @@ impl Tally {
         self.shed as f64 / self.calls as f64
     }
 
+    /// The share of calls that were lost, either way.
+    #[must_use]
+    pub fn lost(&self) -> f64 {
+        self.failed_share() + self.shed_share()
+    }
+
     /// Attempts a call.
     #[must_use]
     pub fn attempts_per_call(&self) -> f64 {

@@ -24,13 +24,12 @@ impl Picker for Draw {
         if let Some(pick) = self.0.by_probes(info, &outlook) {
             return pick;
         }
-        let asked = info.probed.map_or(&[][..], |probed| probed.asked);
         let mut random = info.random;
         let (mut good, mut best, mut spare) = (0, None, None);
         for _ in 0..DRAWS {
             let at = self.0.weights.draw(random);
             random = mix(random);
-            if info.tried.contains(&at) || asked.contains(&at) {
+            if info.tried.contains(&at) {
                 continue;
             }
             let look = self.0.look(at, &outlook);

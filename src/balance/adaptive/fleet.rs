@@ -26,7 +26,7 @@ const SLOW_START_MILLIS: u32 = 10_000;
 const FIRST_SHARE: f32 = 0.1;
 
 /// So often is looked at what changes slowly.
-const REFRESH_MICROS: u64 = 5_000;
+pub(super) const REFRESH_MICROS: u64 = 5_000;
 
 /// The endpoints, by position, and what they are together.
 pub(super) struct Fleet {
@@ -87,14 +87,14 @@ impl Fleet {
             let load = &self.loads[at];
             load.pace(before, micros).into_iter().for_each(|pace| paces.push(pace));
             failures.push(load.failures());
-            self.reports.see(load, self.weights.lightness(at), micros, &mut seen);
+            self.reports.see(load, self.weights.lightness(at), micros, &self.past.holds, &mut seen);
             new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
         let pace = paces.median();
         self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
         self.failures.store(failures.median().unwrap_or(0.0).to_bits(), Relaxed);
         self.is_new.store(new * 2.0 > seen.count, Relaxed);
-        self.reports.saw(seen, pace);
+        self.reports.saw(seen, pace, &self.past.holds);
     }
 
     /// What holds for all looks of one pick.

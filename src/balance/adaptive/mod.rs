@@ -2,6 +2,7 @@
 
 mod draw;
 mod fleet;
+mod holds;
 mod probing;
 mod reports;
 mod sample;
@@ -27,15 +28,16 @@ use super::{Balancer, Node, Picker};
 ///   is; the lowest wins, and chance among equals. With unequal weights, idle endpoints are drawn as they
 ///   weigh.
 /// - In flight are this channel's own calls. Of servers that [report](crate::server::RegistrationLayer) what they
-///   have in flight, of all their clients, it is that and what was sent there since; as the report gets older it
-///   becomes what all servers report, within a third of the time that a call takes.
+///   have in flight, of all their clients, it is that of the others too; as the report gets older it
+///   becomes what others have at all servers, within the time in which a server gets another call; and it counts for
+///   as much as such reports were found to tell of the next ones.
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
 ///   median of all; that counts squared. Not being asked makes it more like the others, with a time
 ///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency.
 /// - Where calls are few, so that less than half of the servers were heard of within the time that a call takes, it
 ///   [asks](super::Pick::Probe) four at random before each call, and takes the best that answers; only of servers
-///   that [answer](crate::server::RegistrationLayer::probes), for a quarter of a call's time at most, and 3 ms, and
-///   only where a call takes five times as long as to ask.
+///   that [answer](crate::server::RegistrationLayer::probes); for 3 ms, or twice as long as a first answer takes if that
+///   is longer, and a quarter of a call's time at most; and only where a call takes five times as long as to ask.
 /// - A call that fails (`UNAVAILABLE`, a broken connection, a deadline that passed) sets it aside for 1 s,
 ///   twice as long each further time, at most 60 s, ± 20 %; so does a fault (`INTERNAL`, `UNKNOWN`,
 ///   `DATA_LOSS`) if more than a fifth of its last answers were, and only where the others do not fail as

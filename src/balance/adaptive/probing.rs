@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{fleet::Fleet, reports::Outlook};
+use super::{fleet::Fleet, holds::Holds, reports::Outlook};
 use crate::balance::{Pick, PickInfo, Probed, Probes};
 
 /// So many are asked.
@@ -14,34 +14,59 @@ const ASKED: usize = 4;
 const DRAWS: u64 = 12;
 /// None of these is known to be so many times worse than others.
 const WORSE: f32 = 3.0;
-/// That takes no longer than this, nor than such a share of the typical latency.
-const LONGEST: Duration = Duration::from_millis(3);
+/// That takes no longer than this, or than so many round trips of a probe if that is longer; nor than such a share of
+/// the typical latency.
+const LONGEST: f32 = 0.003;
+const ROUND_TRIPS: f32 = 2.0;
 const SHARE: f32 = 0.25;
-/// It is not worth it where calls take less than so many round trips of a probe; but for one of so many, which tells
-/// how long that is now.
-const WORTH: f32 = 5.0;
+/// It is not worth it where the worst of them takes less than so many round trips of a probe longer than the best, as
+/// where no queues are; but for one of so many calls, which tells how that is now.
+const WORTH: f32 = 3.0;
 const STILL: u64 = 64;
 
 /// What a channel's pickers leave to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Past {
     /// When the first call was picked, in microseconds; 0 before.
     pub(super) begun: AtomicU64,
-    /// The mean of the seconds that probes took; 0 before.
+    /// The mean of the seconds until a probe's first answer; 0 before.
     round_trip: AtomicU32,
+    /// The mean of the seconds that the worst of those that answered takes longer than the best, by their word; infinite
+    /// before.
+    saves: AtomicU32,
+    pub(super) holds: Holds,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self {
+            begun: AtomicU64::new(0),
+            round_trip: AtomicU32::new(0),
+            saves: AtomicU32::new(f32::INFINITY.to_bits()),
+            holds: Holds::default(),
+        }
+    }
 }
 
 impl Past {
-    fn waited(&self, waited: Duration) {
-        let (before, waited) = (f32::from_bits(self.round_trip.load(Relaxed)), waited.as_secs_f32());
-        let mean = if before == 0.0 { waited } else { before + (waited - before) * 0.1 };
+    fn waited(&self, first: Duration) {
+        let (before, first) = (f32::from_bits(self.round_trip.load(Relaxed)), first.as_secs_f32());
+        let mean = if before == 0.0 { first } else { before + (first - before) * 0.1 };
         self.round_trip.store(mean.to_bits(), Relaxed);
+    }
+
+    fn saved(&self, saves: f32) {
+        let before = f32::from_bits(self.saves.load(Relaxed));
+        let mean = if before.is_finite() { before + (saves - before) * 0.1 } else { saves };
+        self.saves.store(mean.to_bits(), Relaxed);
     }
 
     /// How long to wait for probes, where calls typically take so many seconds; none if they are not worth it.
     fn patience(&self, typical: f32, random: u64) -> Option<Duration> {
-        let worth = typical >= WORTH * f32::from_bits(self.round_trip.load(Relaxed));
-        (worth || random.is_multiple_of(STILL)).then(|| Duration::from_secs_f32(typical * SHARE).min(LONGEST))
+        let round_trip = f32::from_bits(self.round_trip.load(Relaxed));
+        let wait = LONGEST.max(ROUND_TRIPS * round_trip).min(SHARE * typical);
+        let worth = f32::from_bits(self.saves.load(Relaxed)) >= WORTH * round_trip;
+        (worth || random.is_multiple_of(STILL)).then(|| Duration::from_secs_f32(wait))
     }
 }
 
@@ -79,10 +104,14 @@ impl Fleet {
 
     /// The best of those that answered; none if none did.
     fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<usize> {
-        if !probed.answered.is_empty() {
-            self.past.waited(probed.waited);
-        }
+        self.past.waited(probed.first);
         let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
+        let latency = |at: &usize| self.loads[*at].queued(outlook.micros).map(|queued| queued.latency);
+        let known = there.clone().filter_map(latency).filter(|latency| *latency > 0.0);
+        let (least, most) = known.fold((f32::INFINITY, 0.0_f32), |(least, most), one| (least.min(one), most.max(one)));
+        if most > 0.0 {
+            self.past.saved(most - least);
+        }
         let score = |at: &usize| {
             let look = self.look(*at, outlook);
             (look.calls + 1.0) * look.penalty * self.factor(*at, outlook.micros)

@@ -2,38 +2,45 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::{fleet::BAND, sample::Sample};
+use super::{
+    fleet::{BAND, REFRESH_MICROS},
+    holds::{Holds, left},
+    sample::Sample,
+};
 use crate::load::LoadCell;
 
-/// After such a share of the typical latency what a server said of its requests in flight says less of it than of
-/// all. A quarter of this to six times make no difference of 3 %.
-const QUEUE_LASTS: f32 = 1.0 / 3.0;
 /// After so many typical latencies the same holds for how fast it is.
 const SPEED_LASTS: f32 = 20.0;
 /// What was said within so many typical latencies is recent.
 const RECENT: f32 = 1.0;
+/// What was said within so many seconds was not looked at before.
+const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
 /// What servers say, one beside the other; all numbers are 32-bit floats.
 #[derive(Debug)]
 pub(super) struct Reports {
-    /// The median of the requests in flight, as if all weighed what the heaviest does; NaN if none says so. A median,
-    /// as one server that lies must not move it.
-    in_flight: AtomicU32,
+    /// The median of other clients' requests in flight, as if all weighed what the heaviest does; NaN if none says so.
+    /// A median, as one server that lies must not move it.
+    others: AtomicU32,
+    /// One by the seconds for which what a server says of its requests in flight holds: until it gets another call, which
+    /// is as many times a second as it has calls in flight while one takes
+    /// ([Little](https://doi.org/10.1287/opre.9.3.383)); or as much longer as was [found](Holds).
+    rate: AtomicU32,
     /// The seconds above which an answer is slow: [`BAND`] times the median; infinite if none says how long they take.
     slow: AtomicU32,
     /// The seconds that a call typically takes, by this channel's own clock.
     typical: AtomicU32,
-    /// The mean of this channel's own calls, as they weigh.
-    own: AtomicU32,
+    /// The seconds on the way, to the server and back.
+    way: AtomicU32,
     /// The share of calls for which some are asked.
     probes: AtomicU32,
 }
 
 impl Default for Reports {
     fn default() -> Self {
-        let [in_flight, slow, typical, own, probes] =
-            [f32::NAN, f32::INFINITY, 0.01, 0.0, 0.0].map(|value: f32| AtomicU32::new(value.to_bits()));
-        Self { in_flight, slow, typical, own, probes }
+        let [others, rate, slow, typical, way, probes] =
+            [f32::NAN, 100.0, f32::INFINITY, 0.01, 0.0, 0.0].map(|value: f32| AtomicU32::new(value.to_bits()));
+        Self { others, rate, slow, typical, way, probes }
     }
 }
 
@@ -46,8 +53,8 @@ fn number(of: &AtomicU32) -> f32 {
 pub(super) struct Seen {
     pub(super) count: f32,
     in_flight: Sample,
+    others: Sample,
     latency: Sample,
-    own: f32,
     recent: f32,
     answering: f32,
     refusing: f32,
@@ -55,14 +62,18 @@ pub(super) struct Seen {
 
 impl Reports {
     /// Looks at one.
-    pub(super) fn see(&self, load: &LoadCell, lightness: f32, micros: u64, seen: &mut Seen) {
+    pub(super) fn see(&self, load: &LoadCell, lightness: f32, micros: u64, holds: &Holds, seen: &mut Seen) {
         let one = |is: bool| if is { 1.0 } else { 0.0 };
         seen.count += 1.0;
-        seen.own += load.in_flight() as f32 * lightness;
         seen.answering += one(load.answers_probes() == Some(true));
         seen.refusing += one(load.answers_probes() == Some(false));
         let Some(queued) = load.queued(micros) else { return };
         seen.in_flight.push(queued.in_flight * lightness);
+        seen.others.push(queued.others * lightness);
+        if let Some((before, seconds)) = load.queued_before().filter(|_| queued.age < NEW) {
+            let [before, now] = [before, queued.others].map(|others| others * lightness - number(&self.others));
+            holds.learn(before, now, seconds * number(&self.rate));
+        }
         seen.recent += one(queued.age < RECENT * number(&self.typical));
         if queued.latency > 0.0 {
             seen.latency.push(queued.latency);
@@ -70,13 +81,17 @@ impl Reports {
     }
 
     /// All were looked at, and calls take so long, by the logarithm of their nanoseconds.
-    pub(super) fn saw(&self, mut seen: Seen, pace: Option<f32>) {
-        self.in_flight.store(seen.in_flight.median().unwrap_or(f32::NAN).to_bits(), Relaxed);
-        self.slow.store((seen.latency.median().unwrap_or(f32::INFINITY) * BAND).to_bits(), Relaxed);
-        self.own.store((seen.own / seen.count).to_bits(), Relaxed);
+    pub(super) fn saw(&self, mut seen: Seen, pace: Option<f32>, holds: &Holds) {
+        self.others.store(seen.others.median().unwrap_or(f32::NAN).to_bits(), Relaxed);
+        let latency = seen.latency.median();
+        self.slow.store((latency.unwrap_or(f32::INFINITY) * BAND).to_bits(), Relaxed);
         if let Some(pace) = pace {
             self.typical.store((pace.exp() * 1e-9).max(1e-6).to_bits(), Relaxed);
         }
+        let in_flight = seen.in_flight.median().unwrap_or(0.0).max(1.0);
+        let there = latency.unwrap_or_else(|| number(&self.typical));
+        self.rate.store((in_flight / (there * holds.times())).to_bits(), Relaxed);
+        self.way.store((number(&self.typical) - there).max(0.0).to_bits(), Relaxed);
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count && seen.answering * 2.0 > seen.count;
         let probes = if wanted { 1.0 - seen.refusing / seen.count } else { 0.0 };
@@ -84,14 +99,14 @@ impl Reports {
     }
 
     pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
-        Outlook { micros, in_flight: number(&self.in_flight), probes: number(&self.probes), reports: self }
+        Outlook { micros, others: number(&self.others), probes: number(&self.probes), reports: self }
     }
 }
 
 /// What holds for all looks of one pick. What only matters where servers report is looked up there.
 pub(super) struct Outlook<'a> {
     pub(super) micros: u64,
-    in_flight: f32,
+    others: f32,
     /// The share of calls for which some are asked.
     pub(super) probes: f32,
     reports: &'a Reports,
@@ -108,30 +123,20 @@ impl Outlook<'_> {
     #[inline(always)]
     pub(super) fn of(&self, load: &LoadCell, own: u32, lightness: f32) -> (f32, f32) {
         let calls = own as f32 * lightness;
-        if self.in_flight.is_nan() { (calls, 1.0) } else { self.told(load, own, lightness) }
+        if self.others.is_nan() { (calls, 1.0) } else { self.told(load, own, lightness) }
     }
 
     /// What its server said becomes, as it gets older, what all say: one may look at all of them then, and yet not
     /// send where everyone sends whose reports are as old.
     fn told(&self, load: &LoadCell, own: u32, lightness: f32) -> (f32, f32) {
         let calls = own as f32 * lightness;
-        let Some(queued) = load.queued(self.micros) else {
-            return (calls.max(self.in_flight + calls - number(&self.reports.own)), 1.0);
-        };
-        let (age, slow) = (queued.age / self.typical(), number(&self.reports.slow));
-        // Of those that were sent since none is there any more that has ended.
-        let since = queued.sent.min(own) as f32 * lightness;
-        let more = (queued.in_flight * lightness - self.in_flight) * left(age * (1.0 / QUEUE_LASTS));
-        let mut slower = 1.0;
+        let Some(queued) = load.queued(self.micros) else { return (self.others + calls, 1.0) };
+        let believed = left((queued.age + number(&self.reports.way)) * number(&self.reports.rate));
+        let others = self.others + (queued.others * lightness - self.others) * believed;
+        let (slow, mut slower) = (number(&self.reports.slow), 1.0);
         if queued.latency > slow {
-            slower += ((queued.latency / slow).powi(2) - 1.0) * left(age * (1.0 / SPEED_LASTS));
+            slower += ((queued.latency / slow).powi(2) - 1.0) * left(queued.age / self.typical() * (1.0 / SPEED_LASTS));
         }
-        (calls.max(self.in_flight + more + since), slower)
+        (others + calls, slower)
     }
-}
-
-/// What is left after so many times as long as it lasts: about e⁻ᵃᵍᵉ at first, and quicker to compute; in the end
-/// nothing, or the least of what was said long ago would set one apart from others that nobody is busy at.
-fn left(age: f32) -> f32 {
-    if age > 20.0 { 0.0 } else { 1.0 / (1.0 + age + age * age / 2.0) }
 }

@@ -2,11 +2,17 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::fleet::{Fleet, Look, SEEN};
+use super::{
+    fleet::{Fleet, Look, SEEN},
+    reports::Outlook,
+};
 use crate::{
     balance::{Pick, PickInfo, Picker, mix},
     load::micros,
 };
+
+/// A call that takes so many times as long as they typically do is late.
+const LATE: f32 = 2.0;
 
 /// The best of at most [`SEEN`].
 pub(super) struct Scan {
@@ -38,6 +44,25 @@ impl Scan {
     }
 }
 
+impl Scan {
+    fn is_busy(&self, at: usize) -> bool {
+        self.fleet.loads[at].in_flight() > 0
+    }
+
+    /// Of equals that are busy, the one that was picked longest ago; who was so long ago that its call is late may be so
+    /// for long, and comes last.
+    #[inline(never)]
+    fn done_first(&self, scores: &[f32], least: f32, outlook: &Outlook<'_>) -> Option<usize> {
+        let late = LATE * outlook.typical();
+        let since = |at: usize| {
+            let since = self.fleet.loads[at].since_begun(outlook.micros);
+            if since > late { -since } else { since }
+        };
+        let equals = (0..scores.len()).filter(|at| scores[*at] == least && self.is_busy(*at));
+        equals.max_by(|a, b| since(*a).total_cmp(&since(*b)))
+    }
+}
+
 impl Picker for Scan {
     fn pick(&self, info: &PickInfo<'_>) -> Pick {
         let micros = micros(info.now);
@@ -48,7 +73,6 @@ impl Picker for Scan {
         if let Some(pick) = self.fleet.by_probes(info, &outlook) {
             return pick;
         }
-        let asked = info.probed.map_or(&[][..], |probed| probed.asked);
         let mut scores = [f32::INFINITY; SEEN];
         let scores = &mut scores[..self.factors.len()];
         let mut aside = 0;
@@ -65,8 +89,8 @@ impl Picker for Scan {
                 *place = self.score(at, &self.fleet.look(at, &outlook), info.random);
             }
         }
-        let out = info.tried.iter().chain(asked);
-        out.filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
+        let tried = info.tried.iter();
+        tried.filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
         let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
         if least == f32::INFINITY {
             // What is set aside is better than nothing.
@@ -75,7 +99,9 @@ impl Picker for Scan {
         let equals = scores.iter().filter(|score| **score == least).count();
         let which = ((u128::from(info.random) * equals as u128) >> 64) as usize;
         let mut best = scores.iter().enumerate().filter(|(_, score)| **score == least);
-        best.nth(which).map_or(Pick::Queue, |(at, _)| Pick::At(at))
+        let Some((at, _)) = best.nth(which) else { return Pick::Queue };
+        let first = if equals > 1 && self.is_busy(at) { self.done_first(scores, least, &outlook) } else { None };
+        Pick::At(first.unwrap_or(at))
     }
 }
 

@@ -62,7 +62,7 @@ impl ResponseBody {
     /// The server said all, in these trailers or in a head that is all there is.
     fn ended(&mut self, trailers: &HeaderMap) {
         if let (Some(report), Some(call)) = (brief(trailers), &self.call) {
-            call.guard.cell().report(&report, Instant::now().into_std());
+            call.guard.report(&report, Instant::now().into_std());
         }
         self.finish(outcome(trailers));
     }
