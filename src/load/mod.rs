@@ -198,7 +198,6 @@ impl LoadCell {
     /// Counts a call in, until the guard is dropped.
     pub fn start(self: &Arc<Self>, now: Instant) -> CallGuard {
         self.flight.begin();
-        self.queue.begin(micros(now));
         CallGuard { cell: self.clone(), at: now, waits: true }
     }
 }
@@ -220,9 +219,14 @@ impl LoadCell {
         self.queue.get(micros)
     }
 
-    /// Seconds since a call was last sent there.
-    pub(crate) fn since_begun(&self, micros: u64) -> f32 {
-        self.queue.since_begun(micros)
+    /// It is picked.
+    pub(crate) fn picked(&self, micros: u64) {
+        self.queue.picked(micros);
+    }
+
+    /// Seconds since it was last [picked](Self::picked).
+    pub(crate) fn since_picked(&self, micros: u64) -> f32 {
+        self.queue.since_picked(micros)
     }
 
     /// What it had said before of the requests that others have there, and how many seconds earlier.

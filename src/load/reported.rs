@@ -71,8 +71,8 @@ pub(super) struct Queue {
     state: AtomicU64,
     /// When it said so, in [units](unit).
     at: AtomicU32,
-    /// When a call was last sent there.
-    begun: AtomicU32,
+    /// When it was last picked.
+    picked: AtomicU32,
 }
 
 /// What it had said before, which tells what its word is worth.
@@ -103,14 +103,13 @@ impl Queue {
         self.at.store(unit(now), Relaxed);
     }
 
-    /// A call is sent there.
-    pub(super) fn begin(&self, now: u64) {
-        self.begun.store(unit(now), Relaxed);
+    pub(super) fn picked(&self, now: u64) {
+        self.picked.store(unit(now), Relaxed);
     }
 
-    /// Seconds since the last one was.
-    pub(super) fn since_begun(&self, now: u64) -> f32 {
-        seconds(self.begun.load(Relaxed), unit(now))
+    /// Seconds since it was picked.
+    pub(super) fn since_picked(&self, now: u64) -> f32 {
+        seconds(self.picked.load(Relaxed), unit(now))
     }
 
     /// One more than the requests in flight, the channel's own, and the latency.

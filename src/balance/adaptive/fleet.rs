@@ -98,7 +98,7 @@ impl Fleet {
     }
 
     /// What holds for all looks of one pick.
-    pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
+    pub(super) fn outlook(&self, micros: u64) -> Outlook {
         self.reports.outlook(micros)
     }
 
@@ -134,7 +134,7 @@ impl Fleet {
 
     // A hundred times in a pick.
     #[inline(always)]
-    pub(super) fn look(&self, at: usize, outlook: &Outlook<'_>) -> Look {
+    pub(super) fn look(&self, at: usize, outlook: &Outlook) -> Look {
         let (load, lightness) = (&self.loads[at], self.weights.lightness(at));
         let (own, standing) = load.look(millis(outlook.micros));
         let (calls, slower) = outlook.of(load, own, lightness);

@@ -73,37 +73,37 @@ impl Past {
 impl Fleet {
     /// Whom to ask before this call goes, or where it goes by what they said; none if that does not decide.
     #[inline]
-    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
+    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Pick> {
         if outlook.probes > 0.0 || info.probed.is_some() { self.asked(info, outlook) } else { None }
     }
 
     #[inline(never)]
-    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
+    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Pick> {
         match &info.probed {
             None => self.ask(info, outlook).map(Pick::Probe),
             Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
         }
     }
 
-    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Probes> {
+    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Probes> {
         // Those that cannot be asked get their share of calls by what else is known.
         if !self.asks || (info.random as u32 as f32) >= outlook.probes * u32::MAX as f32 {
             return None;
         }
-        let wait = self.past.patience(outlook.typical(), info.random >> 32)?;
+        let wait = self.past.patience(outlook.typical, info.random >> 32)?;
         let is_wanted = |at| !info.tried.contains(&at) && self.is_worth_asking(at, outlook);
         let drawn = self.weights.draw_some(info.random, 1..=DRAWS, ASKED, is_wanted);
         (drawn.at().len() > 1).then(|| Probes::new(drawn.at().iter().copied(), wait))
     }
 
-    fn is_worth_asking(&self, at: usize, outlook: &Outlook<'_>) -> bool {
+    fn is_worth_asking(&self, at: usize, outlook: &Outlook) -> bool {
         let look = self.look(at, outlook);
         let good = look.good && look.penalty * self.factor(at, outlook.micros) < WORSE;
         good && self.loads[at].answers_probes() != Some(false)
     }
 
     /// The best of those that answered; none if none did.
-    fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<usize> {
+    fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
         self.past.waited(probed.first);
         let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
         let latency = |at: &usize| self.loads[*at].queued(outlook.micros).map(|queued| queued.latency);

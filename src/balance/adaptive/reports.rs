@@ -98,26 +98,35 @@ impl Reports {
         self.probes.store(probes.to_bits(), Relaxed);
     }
 
-    pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
-        Outlook { micros, others: number(&self.others), probes: number(&self.probes), reports: self }
+    pub(super) fn outlook(&self, micros: u64) -> Outlook {
+        let others = number(&self.others);
+        let told = |of: &AtomicU32| if others.is_nan() { 0.0 } else { number(of) };
+        Outlook {
+            micros,
+            others,
+            rate: told(&self.rate),
+            way: told(&self.way),
+            slow: told(&self.slow),
+            typical: number(&self.typical),
+            probes: told(&self.probes),
+        }
     }
 }
 
-/// What holds for all looks of one pick. What only matters where servers report is looked up there.
-pub(super) struct Outlook<'a> {
+/// What holds for all looks of one pick. What only matters where servers report is 0 elsewhere.
+pub(super) struct Outlook {
     pub(super) micros: u64,
     others: f32,
+    rate: f32,
+    way: f32,
+    slow: f32,
+    /// The seconds that a call typically takes.
+    pub(super) typical: f32,
     /// The share of calls for which some are asked.
     pub(super) probes: f32,
-    reports: &'a Reports,
 }
 
-impl Outlook<'_> {
-    /// The seconds that a call typically takes.
-    pub(super) fn typical(&self) -> f32 {
-        number(&self.reports.typical)
-    }
-
+impl Outlook {
     /// The requests in flight at one, of which so many are this channel's own, as if it weighed what the heaviest
     /// does; and how many times slower than the median it is.
     #[inline(always)]
@@ -131,11 +140,12 @@ impl Outlook<'_> {
     fn told(&self, load: &LoadCell, own: u32, lightness: f32) -> (f32, f32) {
         let calls = own as f32 * lightness;
         let Some(queued) = load.queued(self.micros) else { return (self.others + calls, 1.0) };
-        let believed = left((queued.age + number(&self.reports.way)) * number(&self.reports.rate));
+        let believed = left((queued.age + self.way) * self.rate);
         let others = self.others + (queued.others * lightness - self.others) * believed;
-        let (slow, mut slower) = (number(&self.reports.slow), 1.0);
-        if queued.latency > slow {
-            slower += ((queued.latency / slow).powi(2) - 1.0) * left(queued.age / self.typical() * (1.0 / SPEED_LASTS));
+        let mut slower = 1.0;
+        if queued.latency > self.slow {
+            slower +=
+                ((queued.latency / self.slow).powi(2) - 1.0) * left(queued.age / self.typical * (1.0 / SPEED_LASTS));
         }
         (others + calls, slower)
     }

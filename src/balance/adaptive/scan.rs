@@ -42,9 +42,41 @@ impl Scan {
         // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
         (look.calls + exponential(mix(random ^ (at as u64) << 32)) * self.fleet.weights.lightness(at)) * factor
     }
-}
 
-impl Scan {
+    /// The best of all that were not tried.
+    #[inline]
+    fn best(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Pick {
+        let mut scores = [f32::INFINITY; SEEN];
+        let scores = &mut scores[..self.factors.len()];
+        let mut aside = 0;
+        for (at, place) in scores.iter_mut().enumerate() {
+            let look = self.fleet.look(at, outlook);
+            if look.may {
+                *place = self.score(at, &look, info.random);
+            } else {
+                aside += 1;
+            }
+        }
+        if aside * 2 > scores.len() {
+            for (at, place) in scores.iter_mut().enumerate() {
+                *place = self.score(at, &self.fleet.look(at, outlook), info.random);
+            }
+        }
+        let tried = info.tried.iter();
+        tried.filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
+        let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
+        if least == f32::INFINITY {
+            // What is set aside is better than nothing.
+            return info.draw(info.random, self.factors.len()).map_or(Pick::Queue, Pick::At);
+        }
+        let equals = scores.iter().filter(|score| **score == least).count();
+        let which = ((u128::from(info.random) * equals as u128) >> 64) as usize;
+        let mut best = scores.iter().enumerate().filter(|(_, score)| **score == least);
+        let Some((at, _)) = best.nth(which) else { return Pick::Queue };
+        let first = if equals > 1 && self.is_busy(at) { self.done_first(scores, least, outlook) } else { None };
+        Pick::At(first.unwrap_or(at))
+    }
+
     fn is_busy(&self, at: usize) -> bool {
         self.fleet.loads[at].in_flight() > 0
     }
@@ -52,10 +84,10 @@ impl Scan {
     /// Of equals that are busy, the one that was picked longest ago; who was so long ago that its call is late may be so
     /// for long, and comes last.
     #[inline(never)]
-    fn done_first(&self, scores: &[f32], least: f32, outlook: &Outlook<'_>) -> Option<usize> {
-        let late = LATE * outlook.typical();
+    fn done_first(&self, scores: &[f32], least: f32, outlook: &Outlook) -> Option<usize> {
+        let late = LATE * outlook.typical;
         let since = |at: usize| {
-            let since = self.fleet.loads[at].since_begun(outlook.micros);
+            let since = self.fleet.loads[at].since_picked(outlook.micros);
             if since > late { -since } else { since }
         };
         let equals = (0..scores.len()).filter(|at| scores[*at] == least && self.is_busy(*at));
@@ -70,38 +102,11 @@ impl Picker for Scan {
             self.refresh(micros);
         }
         let outlook = self.fleet.outlook(micros);
-        if let Some(pick) = self.fleet.by_probes(info, &outlook) {
-            return pick;
+        let pick = self.fleet.by_probes(info, &outlook).unwrap_or_else(|| self.best(info, &outlook));
+        if let Pick::At(at) = pick {
+            self.fleet.loads[at].picked(micros);
         }
-        let mut scores = [f32::INFINITY; SEEN];
-        let scores = &mut scores[..self.factors.len()];
-        let mut aside = 0;
-        for (at, place) in scores.iter_mut().enumerate() {
-            let look = self.fleet.look(at, &outlook);
-            if look.may {
-                *place = self.score(at, &look, info.random);
-            } else {
-                aside += 1;
-            }
-        }
-        if aside * 2 > scores.len() {
-            for (at, place) in scores.iter_mut().enumerate() {
-                *place = self.score(at, &self.fleet.look(at, &outlook), info.random);
-            }
-        }
-        let tried = info.tried.iter();
-        tried.filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
-        let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
-        if least == f32::INFINITY {
-            // What is set aside is better than nothing.
-            return info.draw(info.random, self.factors.len()).map_or(Pick::Queue, Pick::At);
-        }
-        let equals = scores.iter().filter(|score| **score == least).count();
-        let which = ((u128::from(info.random) * equals as u128) >> 64) as usize;
-        let mut best = scores.iter().enumerate().filter(|(_, score)| **score == least);
-        let Some((at, _)) = best.nth(which) else { return Pick::Queue };
-        let first = if equals > 1 && self.is_busy(at) { self.done_first(scores, least, &outlook) } else { None };
-        Pick::At(first.unwrap_or(at))
+        pick
     }
 }
 
