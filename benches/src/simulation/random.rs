@@ -49,28 +49,28 @@ impl Maker {
         });
         let rate = utilisation * self.capacity / (mean_ms / 1e3);
         let measure_s = (CALLS / rate).clamp(15.0, 120.0).round();
-        self.says(format!("name = \"made up {number}\""));
+        self.says(&format!("name = \"made up {number}\""));
         let (clients, patience, probes) = (self.clients(rate), *self.of(&[30.0, 100.0, 100.0]), self.one_in(2));
-        self.says(format!("clients = {clients}"));
-        self.says(format!("utilisation = {utilisation:?}"));
-        self.says(format!("deadline_ms = {:?}", mean_ms * patience));
-        self.says(format!("warmup_s = {WARMUP_S:?}\nmeasure_s = {measure_s:?}"));
-        self.says(format!("policies = {POLICIES:?}"));
-        self.says(format!("reports = true\nprobes = {probes}"));
+        self.says(&format!("clients = {clients}"));
+        self.says(&format!("utilisation = {utilisation:?}"));
+        self.says(&format!("deadline_ms = {:?}", mean_ms * patience));
+        self.says(&format!("warmup_s = {WARMUP_S:?}\nmeasure_s = {measure_s:?}"));
+        self.says(&format!("policies = {POLICIES:?}"));
+        self.says(&format!("reports = true\nprobes = {probes}"));
         if self.one_in(4) {
-            self.says("retries = 1".to_owned());
+            self.says("retries = 1");
         }
         self.service(mean_ms);
         let (base_ms, jitter_ms) = (*self.of(&[0.05, 0.15, 0.15, 0.5, 2.0]), *self.of(&[0.05, 0.1, 0.1, 0.5]));
-        self.says(format!("[network]\nbase_ms = {base_ms:?}\njitter_ms = {jitter_ms:?}"));
-        self.says(groups);
+        self.says(&format!("[network]\nbase_ms = {base_ms:?}\njitter_ms = {jitter_ms:?}"));
+        self.says(&groups);
         if self.one_in(3) {
             self.event(servers, slow, measure_s);
         }
-        self.says(antagonist.unwrap_or_default());
+        self.says(&antagonist.unwrap_or_default());
     }
 
-    fn says(&mut self, line: String) {
+    fn says(&mut self, line: &str) {
         self.text += line.trim_end();
         self.text.push('\n');
     }
@@ -100,7 +100,7 @@ impl Maker {
             ),
             _ => "distribution = \"exponential\"".to_owned(),
         };
-        self.says(format!("[service]\n{form}\nmean_ms = {mean_ms:?}"));
+        self.says(&format!("[service]\n{form}\nmean_ms = {mean_ms:?}"));
     }
 
     /// Servers of one kind, or of two; how many are of the second.
@@ -147,7 +147,7 @@ impl Maker {
             5 => (lasting, format!("kind = \"delay\"\nms = {:?}", self.of(&[5.0, 50.0]))),
             _ => (String::new(), format!("kind = \"join\"\nspeed_from = 0.1\nramp_s = {:?}", self.of(&[5.0, 20.0]))),
         };
-        self.says(format!("[[events]]\nat_s = {at_s:?}\n{length}servers = {all:?}\n{kind}"));
+        self.says(&format!("[[events]]\nat_s = {at_s:?}\n{length}servers = {all:?}\n{kind}"));
     }
 }
 

@@ -37,11 +37,12 @@ use super::{Balancer, Node, Picker};
 /// - Where calls are few, so that less than half of the servers were heard of within the time that a call takes, it
 ///   [asks](super::Pick::Probe) four at random before each call, and takes the best that answers; only of servers
 ///   that [answer](crate::server::RegistrationLayer::probes); for 3 ms, or twice as long as a first answer takes if that
-///   is longer, and a quarter of a call's time at most; and only where a call takes five times as long as to ask.
+///   is longer, and a quarter of a call's time at most; and only where the worst of them takes three times as long as to
+///   ask longer than the best.
 /// - A call that fails (`UNAVAILABLE`, a broken connection, a deadline that passed) sets it aside for 1 s,
-///   twice as long each further time, at most 60 s, ± 20 %; so does a fault (`INTERNAL`, `UNKNOWN`,
-///   `DATA_LOSS`) if more than a fifth of its last answers were, and only where the others do not fail as
-///   often. Afterwards one call at a time tries it, until fewer than a fifth of at least five fail.
+///   twice as long each further time, at most 60 s, ± 20 %, and for less the more calls it answered since the
+///   failure before; so does a fault (`INTERNAL`, `UNKNOWN`, `DATA_LOSS`) if more than a fifth of its last answers were,
+///   and only where the others do not fail as often. Afterwards one call at a time tries it, until fewer than a fifth of at least five fail.
 ///   `RESOURCE_EXHAUSTED` spares it for the time that a call takes, 250 ms at most. Never is more than half
 ///   of all set aside: then they are picked by how often they fail.
 /// - One that comes later than 10 s after the first call has a tenth of its share at first, all of it after

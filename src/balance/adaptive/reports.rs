@@ -139,7 +139,10 @@ impl Outlook {
     /// send where everyone sends whose reports are as old.
     fn told(&self, load: &LoadCell, own: u32, lightness: f32) -> (f32, f32) {
         let calls = own as f32 * lightness;
-        let Some(queued) = load.queued(self.micros) else { return (self.others + calls, 1.0) };
+        let Some(queued) = load.queued(self.micros) else {
+            // Who has answered nothing yet may well have nothing to do; and would not get to say so.
+            return (if load.succeeded() == 0 { calls } else { self.others + calls }, 1.0);
+        };
         let believed = left((queued.age + self.way) * self.rate);
         let others = self.others + (queued.others * lightness - self.others) * believed;
         let mut slower = 1.0;

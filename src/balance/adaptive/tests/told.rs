@@ -111,6 +111,24 @@ fn who_says_nothing_gets_its_share_where_others_report() {
 }
 
 #[test]
+fn one_that_comes_anew_gets_its_first_calls_though_all_others_are_busy() {
+    let mut bench = reporting(8);
+    bench.now += 20 * SECOND;
+    bench.nodes = [bench.nodes.clone(), nodes(1)].concat();
+    bench.rebuild();
+    for _ in 0..2 {
+        (0..8).for_each(|at| bench.says(at, 40.0, 100));
+        bench.now += 4 * MS;
+        bench.pick();
+        bench.now += 4 * MS;
+    }
+    (0..8).for_each(|at| bench.says(at, 40.0, 100));
+    let held: Vec<_> = (0..8).map(|_| bench.start()).collect();
+    let to_the_new = held.iter().filter(|(at, _)| *at == 8).count();
+    assert!((2..8).contains(&to_the_new), "{to_the_new}");
+}
+
+#[test]
 fn what_is_in_flight_counts_by_weight() {
     let mut bench = Bench::new(weighing(&[100, 300, 600]));
     bench.answer_all(10 * MS);
