@@ -108,7 +108,7 @@ impl Reports {
             way: told(&self.way),
             slow: told(&self.slow),
             typical: number(&self.typical),
-            probes: told(&self.probes),
+            probes: number(&self.probes),
         }
     }
 }
