@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::clock::{seconds, unit};
-use crate::util::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::util::{
+    pair::{pack, unpack},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
 
 /// What balancing needs of a [load report](https://github.com/cncf/xds/blob/main/xds/data/orca/v3/orca_load_report.proto). Zero, or none, is what was not said.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -233,12 +236,4 @@ pub(super) fn get(queue: &Queue, efforts: &Efforts, now: u64) -> Option<Reported
         own: own as u32,
         effort,
     })
-}
-
-fn pack(high: f32, low: f32) -> u64 {
-    u64::from(high.to_bits()) << 32 | u64::from(low.to_bits())
-}
-
-fn unpack(both: u64) -> (f32, f32) {
-    (f32::from_bits((both >> 32) as u32), f32::from_bits(both as u32))
 }

@@ -5,6 +5,7 @@ pub(crate) mod content_type;
 pub(crate) mod file;
 pub(crate) mod filename;
 pub(crate) mod mix;
+pub(crate) mod pair;
 pub(crate) mod raw;
 pub(crate) mod rng;
 #[cfg(any(feature = "file", feature = "tls"))]

@@ -29,12 +29,6 @@ impl<'a> Beside<'a> {
         let best = all.iter().filter(compares).min_by(|a, b| p99(&a.1).total_cmp(&p99(&b.1)));
         best.map(|(policy, tally)| Self { policy, tally, ratio: p99(found) / p99(tally) })
     }
-
-    /// Whether the default one is worse than it may be.
-    #[must_use]
-    pub fn is_worse(&self) -> bool {
-        self.ratio > WORSE
-    }
 }
 
 /// Whether one of the others loses clearly fewer calls: by more than a thousandth of all, and a twentieth of these.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    beside::{Beside, loses_more},
+    beside::{Beside, WORSE, loses_more},
     report::Report,
     rng::Rng,
     table::{HELD, POLICIES, line},
@@ -40,7 +40,6 @@ impl Maker {
         let servers = *self.of(&[3, 5, 10, 10, 20, 40]);
         let mut groups = String::new();
         let slow = self.groups(servers, &mut groups);
-        // A burst of those at the same time.
         let antagonist = self.one_in(5).then(|| {
             let (burst, gap, speed) =
                 (*self.of(&[0.1, 0.5, 2.0, 10.0]), *self.of(&[2.0, 4.0, 9.0]), *self.of(&[0.2, 0.4, 0.7]));
@@ -178,7 +177,8 @@ pub fn made_up_all(numbers: impl Iterator<Item = u64>) -> Result<(), String> {
         let beside = Beside::of(found, &report.policies, |_| true);
         let bold = |text: String, is: bool| if is { format!("**{text}**") } else { text };
         let p99 = |tally: &Tally| format!("{:.1}", tally.latency.percentile_ms(0.99));
-        let (slower, loses) = (beside.as_ref().is_some_and(Beside::is_worse), loses_more(found, &report.policies));
+        let (slower, loses) =
+            (beside.as_ref().is_some_and(|beside| beside.ratio > WORSE), loses_more(found, &report.policies));
         let mut cells = vec![p99(found), bold(percent(found.lost()), loses)];
         match beside {
             Some(Beside { policy, tally, ratio }) => cells.extend([

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::util::pair::{pack, unpack};
+
 /// How many times longer than expected what a server says of others' requests holds: so long that what it had more than
 /// other servers, less what should be gone since, is what it has more when it says something again (least mean
 /// squares).
@@ -57,14 +59,6 @@ impl Holds {
 /// nothing, or the least of what was said long ago would set one apart from others that nobody is busy at.
 pub(super) fn left(age: f32) -> f32 {
     if age > 20.0 { 0.0 } else { 1.0 / (1.0 + age + age * age / 2.0) }
-}
-
-fn pack(high: f32, low: f32) -> u64 {
-    u64::from(high.to_bits()) << 32 | u64::from(low.to_bits())
-}
-
-fn unpack(both: u64) -> (f32, f32) {
-    (f32::from_bits((both >> 32) as u32), f32::from_bits(both as u32))
 }
 
 #[cfg(test)]

@@ -49,18 +49,6 @@ impl Default for Past {
 }
 
 impl Past {
-    fn waited(&self, first: Duration) {
-        let (before, first) = (f32::from_bits(self.round_trip.load(Relaxed)), first.as_secs_f32());
-        let mean = if before == 0.0 { first } else { before + (first - before) * 0.1 };
-        self.round_trip.store(mean.to_bits(), Relaxed);
-    }
-
-    fn saved(&self, saves: f32) {
-        let before = f32::from_bits(self.saves.load(Relaxed));
-        let mean = if before.is_finite() { before + (saves - before) * 0.1 } else { saves };
-        self.saves.store(mean.to_bits(), Relaxed);
-    }
-
     /// How long to wait for probes, where calls typically take so many seconds; none if they are not worth it.
     fn patience(&self, typical: f32, random: u64) -> Option<Duration> {
         let round_trip = f32::from_bits(self.round_trip.load(Relaxed));
@@ -68,6 +56,13 @@ impl Past {
         let worth = f32::from_bits(self.saves.load(Relaxed)) >= WORTH * round_trip;
         (worth || random.is_multiple_of(STILL)).then(|| Duration::from_secs_f32(wait))
     }
+}
+
+/// Moves a mean towards what was found, from what stands there before anything was.
+fn average(mean: &AtomicU32, nothing: f32, found: f32) {
+    let before = f32::from_bits(mean.load(Relaxed));
+    let after = if before == nothing { found } else { before + (found - before) * 0.1 };
+    mean.store(after.to_bits(), Relaxed);
 }
 
 impl Fleet {
@@ -104,13 +99,13 @@ impl Fleet {
 
     /// The best of those that answered; none if none did.
     fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
-        self.past.waited(probed.first);
+        average(&self.past.round_trip, 0.0, probed.first.as_secs_f32());
         let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
         let latency = |at: &usize| self.loads[*at].queued(outlook.micros).map(|queued| queued.latency);
         let known = there.clone().filter_map(latency).filter(|latency| *latency > 0.0);
         let (least, most) = known.fold((f32::INFINITY, 0.0_f32), |(least, most), one| (least.min(one), most.max(one)));
         if most > 0.0 {
-            self.past.saved(most - least);
+            average(&self.past.saves, f32::INFINITY, most - least);
         }
         let score = |at: &usize| {
             let look = self.look(*at, outlook);

@@ -62,8 +62,9 @@ impl Scan {
                 *place = self.score(at, &self.fleet.look(at, outlook), info.random);
             }
         }
-        let tried = info.tried.iter();
-        tried.filter(|at| **at < self.factors.len()).for_each(|at| scores[*at] = f32::INFINITY);
+        for at in info.tried {
+            scores.get_mut(*at).into_iter().for_each(|score| *score = f32::INFINITY);
+        }
         let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
         if least == f32::INFINITY {
             // What is set aside is better than nothing.

@@ -17,9 +17,11 @@ mod atomic;
 #[allow(dead_code, reason = "a model uses a part")]
 #[path = "../../../src/util/mix.rs"]
 mod mix;
+#[path = "../../../src/util/pair.rs"]
+mod pair;
 
 mod util {
-    pub(crate) use crate::mix;
+    pub(crate) use crate::{mix, pair};
 
     pub(crate) mod sync {
         pub(crate) use std::sync::{Arc, OnceLock};
