@@ -3,10 +3,7 @@
 #![cfg(all(feature = "etcd", feature = "server"))]
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use callsign::{
     Registration, ServiceInstance,
@@ -46,17 +43,12 @@ mod users;
 mod watching;
 
 use follow::*;
+use servers::Shared;
 
 /// One member for all tests that do it no harm; each has a namespace of its own.
 fn shared() -> Option<Arc<real::Etcd>> {
-    static SHARED: Mutex<Weak<real::Etcd>> = Mutex::new(Weak::new());
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(etcd) = shared.upgrade() {
-        return Some(etcd);
-    }
-    let etcd = Arc::new(real::Etcd::start(1)?);
-    *shared = Arc::downgrade(&etcd);
-    Some(etcd)
+    static SHARED: Shared<real::Etcd> = Shared::new();
+    SHARED.get(|| real::Etcd::start(1))
 }
 
 fn at(real: &real::Etcd) -> EtcdBuilder {

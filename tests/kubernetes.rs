@@ -6,10 +6,7 @@
 #![cfg(all(feature = "kubernetes", feature = "server"))]
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use callsign::{
     Kind, Registration, ServiceInstance, ServiceName,
@@ -52,6 +49,7 @@ mod users;
 
 use follow::{BOUND, Log, eventually, seen, until, until_outage};
 use kube_apiserver::{JSON, KubeApiserver, MERGE, PODS, SLICES};
+use servers::Shared;
 
 struct Real {
     server: KubeApiserver,
@@ -76,14 +74,8 @@ fn real() -> Option<Real> {
 
 /// One server for all tests that do it no harm; each has services and Pods of its own.
 fn shared() -> Option<Arc<Real>> {
-    static SHARED: Mutex<Weak<Real>> = Mutex::new(Weak::new());
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(real) = shared.upgrade() {
-        return Some(real);
-    }
-    let real = Arc::new(real()?);
-    *shared = Arc::downgrade(&real);
-    Some(real)
+    static SHARED: Shared<Real> = Shared::new();
+    SHARED.get(real)
 }
 
 fn services(real: &KubeApiserver) -> Kubernetes {

@@ -27,10 +27,7 @@
 #![cfg(all(feature = "zookeeper", feature = "server"))]
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use callsign::{
     Kind, Registration,
@@ -76,17 +73,12 @@ mod watching;
 
 use between::Between;
 use follow::*;
+use servers::Shared;
 
 /// One member for all tests that do it no harm; each has a root of its own.
 fn shared() -> Option<Arc<real::ZooKeeper>> {
-    static SHARED: Mutex<Weak<real::ZooKeeper>> = Mutex::new(Weak::new());
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(real) = shared.upgrade() {
-        return Some(real);
-    }
-    let real = Arc::new(real::ZooKeeper::start(1)?);
-    *shared = Arc::downgrade(&real);
-    Some(real)
+    static SHARED: Shared<real::ZooKeeper> = Shared::new();
+    SHARED.get(|| real::ZooKeeper::start(1))
 }
 
 fn at(real: &real::ZooKeeper) -> ZooKeeperBuilder {

@@ -6,6 +6,8 @@ mod text;
 
 #[cfg(any(feature = "consul", feature = "kubernetes", feature = "zookeeper"))]
 pub(crate) use self::text::duration_param;
+#[cfg(any(feature = "consul", feature = "etcd", feature = "zookeeper"))]
+pub(crate) use self::text::flag_param;
 use self::text::{
     AUTHORITY, PATH, QUERY, SEGMENT, decode, duration, encode, print_duration, query_pairs, shown, split_scheme, wrong,
 };

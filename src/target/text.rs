@@ -84,6 +84,16 @@ pub(crate) fn duration_param(uri: &RegistryUri, key: &str) -> Result<Option<Dura
     uri.param(key).map(read).transpose()
 }
 
+/// A key of a registry that is true or false, which is what it is where it is not set.
+#[cfg(any(feature = "consul", feature = "etcd", feature = "zookeeper"))]
+pub(crate) fn flag_param(uri: &RegistryUri, key: &str) -> Result<bool> {
+    match uri.param(key) {
+        None | Some("false") => Ok(false),
+        Some("true" | "") => Ok(true),
+        Some(_) => Err(Error::invalid(format!("{uri:?}: {key} is not true or false"))),
+    }
+}
+
 const MIN_TTL: Duration = Duration::from_millis(10);
 
 pub(super) fn print_duration(duration: Duration) -> String {

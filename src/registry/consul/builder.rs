@@ -14,7 +14,7 @@ use crate::{
     observe::{Observer, default_observer},
     registry::{
         limit::MAX_INSTANCES,
-        wire::{Secret, is_loopback, with_port},
+        wire::{Secret, keeps_secret, with_port},
     },
     tls::ClientTls,
 };
@@ -214,12 +214,8 @@ impl ConsulBuilder {
         if agents.is_empty() {
             return Err(Error::invalid("Consul has no agent; write it as consul://127.0.0.1:8500"));
         }
-        let exposed = agents.iter().find(|agent| !is_loopback(agent));
-        if let (Some(_), false, false, Some(to)) = (&config.token, secure, allow_plaintext, exposed) {
-            return Err(Error::invalid(format!(
-                "Consul's token would go to {} in plaintext; name its issuer (ca=), or allow it (plaintext_token=true)",
-                to.authority()
-            )));
+        if config.token.is_some() && !allow_plaintext {
+            keeps_secret("Consul's token", &agents, PLAINTEXT_KEY)?;
         }
         let hosts: Vec<_> = agents.iter().map(|agent| agent.authority().to_string()).collect();
         config.name = format!("consul://{}", hosts.join(",")).into();
@@ -227,6 +223,9 @@ impl ConsulBuilder {
         Ok(Consul { client: Arc::new(Client::new(config)?) })
     }
 }
+
+/// The key of a URI's query that lets a token go in plaintext.
+pub(super) const PLAINTEXT_KEY: &str = "plaintext_token";
 
 /// Reads `host:port`, with `http://` or `https://` before it as Consul's own programs write it.
 fn parse(text: &str, secure: bool) -> Result<Address> {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{Consul, codec::ConsulCheck};
+use super::{Consul, builder::PLAINTEXT_KEY, codec::ConsulCheck};
 use crate::{
     error::{Error, Result},
     instance::Scheme,
@@ -12,7 +12,7 @@ use crate::{
         limit::{MAX_INSTANCES_KEY, max_instances},
         wire::{Secret, tls_of},
     },
-    target::{RegistryUri, duration_param, ttl_param},
+    target::{RegistryUri, duration_param, flag_param, ttl_param},
 };
 
 const CACERT: &str = "CONSUL_CACERT";
@@ -22,7 +22,7 @@ const KEYS: [&str; 22] = [
     MAX_INSTANCES_KEY,
     "dc",
     "token_file",
-    "plaintext_token",
+    PLAINTEXT_KEY,
     "ns",
     "partition",
     "tag",
@@ -60,17 +60,15 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>, env: impl Fn(&str) -> O
         "" => env("CONSUL_HTTP_ADDR").unwrap_or_else(|| "127.0.0.1:8500".to_owned()),
         agents => agents.to_owned(),
     };
-    let flag = |key: &str| match uri.param(key) {
-        None | Some("false") => Ok(false),
-        Some("true" | "") => Ok(true),
-        Some(_) => Err(wrong(&format!("its {key} is not true or false"))),
-    };
     let list = |key: &str| uri.param(key).into_iter().flat_map(|all| all.split(',')).map(str::to_owned);
     let option = |key: &str, name: &str| uri.param(key).map(str::to_owned).or_else(|| env(name));
 
     let mut builder = Consul::builder(agents.split(',')).observer(observer.clone()).datacenters(list("dc"));
     builder = builder.max_instances(max_instances(uri)?);
-    builder = builder.tags(list("tags")).stale(flag("stale")?).allow_plaintext_token(flag("plaintext_token")?);
+    builder = builder
+        .tags(list("tags"))
+        .stale(flag_param(uri, "stale")?)
+        .allow_plaintext_token(flag_param(uri, PLAINTEXT_KEY)?);
     let config = &mut builder.config;
     config.token = match (uri.param("token_file"), env("CONSUL_HTTP_TOKEN"), env("CONSUL_HTTP_TOKEN_FILE")) {
         (Some(path), _, _) => Some(Secret::File(PathBuf::from(path))),

@@ -1,16 +1,12 @@
 //! How the registry is made, by value or from a URI.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     Etcd,
     cluster::Cluster,
     codec::EtcdLayout,
-    config::{Config, Credentials},
+    config::{Config, PASSWORD},
 };
 use crate::{
     error::{Error, Result},
@@ -19,9 +15,9 @@ use crate::{
     registry::{
         Registry,
         limit::{MAX_INSTANCES, MAX_INSTANCES_KEY, max_instances},
-        wire::{Secret, is_loopback, tls_of, with_port},
+        wire::{Credentials, keeps_secret, tls_of, with_port},
     },
-    target::{RegistryUri, ttl_param},
+    target::{RegistryUri, flag_param, ttl_param},
     tls::ClientTls,
 };
 
@@ -90,16 +86,14 @@ impl EtcdBuilder {
 
     /// Asks as this user. Default: as nobody.
     pub fn user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        let password = Secret::Text(password.into().into());
-        self.credentials = Some(Credentials { user: user.into(), password });
+        self.credentials = Some(Credentials::new(user, password));
         self
     }
 
     /// Asks as this user, with the password in a file, which is read again for each new token; line breaks at its
     /// end do not count.
     pub fn user_password_file(mut self, user: impl Into<String>, path: impl AsRef<Path>) -> Self {
-        let password = Secret::File(path.as_ref().to_owned());
-        self.credentials = Some(Credentials { user: user.into(), password });
+        self.credentials = Some(Credentials::file(user, path));
         self
     }
 
@@ -141,13 +135,8 @@ impl EtcdBuilder {
         if let Some(tls) = &self.tls {
             tls.clone().prepare("etcd", self.observer.clone())?;
         }
-        let exposed = endpoints.iter().find(|endpoint| !is_loopback(endpoint));
-        if let (Some(_), false, false, Some(to)) = (&self.credentials, secure, self.allow_plaintext, exposed) {
-            return Err(Error::invalid(format!(
-                "the password of etcd's user would go to {} in plaintext; name its issuer (ca=), or allow it \
-                 (plaintext_password=true)",
-                to.authority()
-            )));
+        if self.credentials.is_some() && !self.allow_plaintext {
+            keeps_secret(PASSWORD, &endpoints, PLAINTEXT_KEY)?;
         }
         let namespace = self.namespace.unwrap_or_else(|| self.layout.namespace().to_owned());
         let namespace = namespace.trim_end_matches('/').to_owned();
@@ -192,6 +181,8 @@ fn parse(text: &str, secure: bool) -> Result<Address> {
     address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
 }
 
+const PLAINTEXT_KEY: &str = "plaintext_password";
+
 /// The keys of a URI's query.
 const KEYS: [&str; 11] = [
     "namespace",
@@ -199,7 +190,7 @@ const KEYS: [&str; 11] = [
     "layout",
     "user",
     "password_file",
-    "plaintext_password",
+    PLAINTEXT_KEY,
     "ca",
     "cert",
     "key",
@@ -237,11 +228,7 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>, env: impl Fn(&str) -> O
     }
     builder = builder.max_instances(max_instances(uri)?);
     builder.credentials = credentials(uri, &env)?;
-    builder.allow_plaintext = match uri.param("plaintext_password") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(wrong("its plaintext_password is not true or false")),
-    };
+    builder.allow_plaintext = flag_param(uri, PLAINTEXT_KEY)?;
     let variables = ["ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY", ""];
     builder.tls = tls_of(uri, &env, variables)?;
     builder.build()
@@ -250,27 +237,22 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>, env: impl Fn(&str) -> O
 /// The user of the URI, or of etcdctl's environment.
 fn credentials(uri: &RegistryUri, env: impl Fn(&str) -> Option<String>) -> Result<Option<Credentials>> {
     let wrong = |why: &str| Error::invalid(format!("{uri:?} is no registry of etcd: {why}"));
-    let text = |password: &str| Secret::Text(password.into());
     match (uri.param("user"), uri.param("password_file")) {
         (None, Some(_)) => return Err(wrong("password_file needs user")),
-        (Some(user), Some(path)) => {
-            let password = Secret::File(PathBuf::from(path));
-            return Ok(Some(Credentials { user: user.to_owned(), password }));
-        }
+        (Some(user), Some(path)) => return Ok(Some(Credentials::file(user, path))),
         (Some(user), None) => {
-            let password =
-                env("ETCDCTL_PASSWORD").ok_or_else(|| wrong("user needs password_file, or ETCDCTL_PASSWORD"))?;
-            return Ok(Some(Credentials { user: user.to_owned(), password: text(&password) }));
+            let password = env("ETCDCTL_PASSWORD");
+            let password = password.ok_or_else(|| wrong("user needs password_file, or ETCDCTL_PASSWORD"))?;
+            return Ok(Some(Credentials::new(user, password)));
         }
         (None, None) => {}
     }
     let Some(user) = env("ETCDCTL_USER") else { return Ok(None) };
-    let (user, password) = match (user.split_once(':'), env("ETCDCTL_PASSWORD")) {
-        (_, Some(password)) => (user.as_str(), text(&password)),
-        (Some((user, password)), None) => (user, text(password)),
-        (None, None) => return Err(wrong("ETCDCTL_USER is set without a password")),
-    };
-    Ok(Some(Credentials { user: user.to_owned(), password }))
+    match (user.split_once(':'), env("ETCDCTL_PASSWORD")) {
+        (_, Some(password)) => Ok(Some(Credentials::new(user, password))),
+        (Some((user, password)), None) => Ok(Some(Credentials::new(user, password))),
+        (None, None) => Err(wrong("ETCDCTL_USER is set without a password")),
+    }
 }
 
 #[cfg(test)]

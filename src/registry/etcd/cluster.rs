@@ -11,7 +11,7 @@ use tokio::runtime::Id;
 use tonic::{Code, Request, Response, Status, metadata::AsciiMetadataValue};
 
 use super::{
-    config::Config,
+    config::{Config, PASSWORD},
     proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient},
 };
 use crate::{
@@ -217,7 +217,8 @@ impl Cluster {
         if let Some(token) = &*held {
             return Ok(token.clone());
         }
-        let message = AuthenticateRequest { name: credentials.user.clone(), password: credentials.password().await? };
+        let password = credentials.password(PASSWORD).await?;
+        let message = AuthenticateRequest { name: credentials.user.clone(), password };
         let mut tries = 0;
         let token = loop {
             tries += 1;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::codec::EtcdLayout;
-use crate::{error::Result, instance::Address, observe::Observer, registry::wire::Secret, tls::ClientTls};
+use crate::{instance::Address, observe::Observer, registry::wire::Credentials, tls::ClientTls};
 
 #[derive(Debug, Clone)]
 pub(super) struct Config {
@@ -21,15 +21,5 @@ pub(super) struct Config {
     pub(super) name: Arc<str>,
 }
 
-/// A user of etcd.
-#[derive(Debug, Clone)]
-pub(super) struct Credentials {
-    pub(super) user: String,
-    pub(super) password: Secret,
-}
-
-impl Credentials {
-    pub(super) async fn password(&self) -> Result<String> {
-        self.password.read("the password of etcd's user").await
-    }
-}
+/// What stands in errors.
+pub(super) const PASSWORD: &str = "the password of etcd's user";

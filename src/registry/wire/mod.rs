@@ -1,20 +1,41 @@
 //! What registries on servers have in common.
 
 mod secret;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "zookeeper"))]
 mod tls;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod user;
 
 use std::net::IpAddr;
 
+#[cfg(feature = "consul")]
 pub(super) use self::secret::Secret;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "zookeeper"))]
 pub(super) use self::tls::tls_of;
-use crate::instance::Address;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub(super) use self::user::Credentials;
+use crate::{
+    error::{Error, Result},
+    instance::Address,
+};
 
 /// Whether what goes there stays on this machine.
-pub(super) fn is_loopback(address: &Address) -> bool {
+fn is_loopback(address: &Address) -> bool {
     let host = address.host().unwrap_or_default();
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// That `whose` password or token goes to none of these in plaintext, unless it stays on this machine.
+///
+/// # Errors
+///
+/// [`Kind::InvalidInput`](crate::Kind::InvalidInput) if it would; `allowed` is what a URI allows it by.
+pub(super) fn keeps_secret(whose: &str, addresses: &[Address], allowed: &str) -> Result<()> {
+    let is_exposed = |address: &&Address| !address.scheme().is_secure() && !is_loopback(address);
+    addresses.iter().find(is_exposed).map_or(Ok(()), |to| {
+        let to = to.authority();
+        Err(Error::invalid(format!(
+            "{whose} would go to {to} in plaintext; name its issuer (ca=), or allow it ({allowed}=true)"
+        )))
+    })
 }
 
 /// `host:port` of what may be a host alone; an IPv6 address stands in brackets.

@@ -1,15 +1,11 @@
 //! How the registry is made, by value or from a URI.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     ZooKeeper,
     codec::{self, ZooKeeperLayout},
-    config::{Config, Credentials},
+    config::{Config, PASSWORD},
     pipe::Secure,
 };
 use crate::{
@@ -19,9 +15,9 @@ use crate::{
     registry::{
         Registry,
         limit::{MAX_INSTANCES, MAX_INSTANCES_KEY, max_instances},
-        wire::{Secret, is_loopback, tls_of, with_port},
+        wire::{Credentials, keeps_secret, tls_of, with_port},
     },
-    target::{RegistryUri, duration_param},
+    target::{RegistryUri, duration_param, flag_param},
     tls::ClientTls,
 };
 
@@ -92,16 +88,14 @@ impl ZooKeeperBuilder {
     /// Asks as this user of the scheme `digest`, and gives it all rights on what it creates, and nobody else any.
     /// Default: as nobody, and everybody has all rights.
     pub fn user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        let password = Secret::Text(password.into().into());
-        self.credentials = Some(Credentials { user: user.into(), password });
+        self.credentials = Some(Credentials::new(user, password));
         self
     }
 
     /// The same with the password in a file, which is read again for each new session; line breaks at its end do not
     /// count.
     pub fn user_password_file(mut self, user: impl Into<String>, path: impl AsRef<Path>) -> Self {
-        let password = Secret::File(path.as_ref().to_owned());
-        self.credentials = Some(Credentials { user: user.into(), password });
+        self.credentials = Some(Credentials::file(user, path));
         self
     }
 
@@ -155,13 +149,8 @@ impl ZooKeeperBuilder {
             if user.is_empty() || user.contains(':') {
                 return Err(Error::invalid("the name of ZooKeeper's user is empty, or has a colon"));
             }
-            let exposed = members.iter().find(|member| !is_loopback(member));
-            if let (false, false, Some(to)) = (secure, self.allow_plaintext, exposed) {
-                return Err(Error::invalid(format!(
-                    "the password of ZooKeeper's user would go to {} in plaintext; name its issuer (ca=), or allow it \
-                     (plaintext_password=true)",
-                    to.authority()
-                )));
+            if !self.allow_plaintext {
+                keeps_secret(PASSWORD, &members, PLAINTEXT_KEY)?;
             }
         }
         let Self { layout, session, max_instances, credentials, tls, observer, .. } = self;
@@ -193,6 +182,8 @@ fn parse(text: &str, secure: bool) -> Result<Address> {
     address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
 }
 
+const PLAINTEXT_KEY: &str = "plaintext_password";
+
 /// The keys of a URI's query.
 const KEYS: [&str; 11] = [
     "root",
@@ -200,7 +191,7 @@ const KEYS: [&str; 11] = [
     "session",
     "user",
     "password_file",
-    "plaintext_password",
+    PLAINTEXT_KEY,
     "ca",
     "cert",
     "key",
@@ -239,16 +230,10 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>) -> Result<ZooKeeper> {
     builder = builder.max_instances(max_instances(uri)?);
     builder.credentials = match (uri.param("user"), uri.param("password_file")) {
         (None, None) => None,
-        (Some(user), Some(path)) => {
-            Some(Credentials { user: user.to_owned(), password: Secret::File(PathBuf::from(path)) })
-        }
+        (Some(user), Some(path)) => Some(Credentials::file(user, path)),
         _ => return Err(wrong("user and password_file need each other")),
     };
-    builder.allow_plaintext = match uri.param("plaintext_password") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(wrong("its plaintext_password is not true or false")),
-    };
+    builder.allow_plaintext = flag_param(uri, PLAINTEXT_KEY)?;
     // ZooKeeper's own clients have no usual variables for these.
     builder.tls = tls_of(uri, |_| None, [""; 4])?;
     builder.build()

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use zookeeper_client::{Acls, Client, CreateMode, Error as Failure, OneshotWatcher, StateWatcher};
 
 use super::{
-    config::Config,
+    config::{Config, PASSWORD},
     pipe::{self, Pipe},
 };
 use crate::{
@@ -72,7 +72,8 @@ impl Session {
             hosts = pipe.hosts()?;
         }
         if let Some(credentials) = &config.credentials {
-            connector = connector.with_auth("digest", credentials.digest().await?.as_bytes());
+            let digest = format!("{}:{}", credentials.user, credentials.password(PASSWORD).await?);
+            connector = connector.with_auth("digest", digest.as_bytes());
         }
         let connecting = timeout(CONNECT_WITHIN, connector.connect(&hosts));
         let connected = match &mut pipe {

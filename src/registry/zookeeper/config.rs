@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{codec::ZooKeeperLayout, pipe::Secure};
-use crate::{error::Result, instance::Address, observe::Observer, registry::wire::Secret};
+use crate::{instance::Address, observe::Observer, registry::wire::Credentials};
 
 #[derive(Debug, Clone)]
 pub(super) struct Config {
@@ -16,31 +16,20 @@ pub(super) struct Config {
     pub(super) root: String,
     pub(super) session: Duration,
     pub(super) max_instances: usize,
+    /// Of the scheme `digest`; the password is read for each new session, so that it may change.
     pub(super) credentials: Option<Credentials>,
     pub(super) observer: Arc<dyn Observer>,
     /// What stands in errors and logs.
     pub(super) name: Arc<str>,
 }
 
-/// A user of ZooKeeper's scheme `digest`.
-#[derive(Debug, Clone)]
-pub(super) struct Credentials {
-    pub(super) user: String,
-    /// Read for each new session, so that it may change.
-    pub(super) password: Secret,
-}
+/// What stands in errors.
+pub(super) const PASSWORD: &str = "the password of ZooKeeper's user";
 
 impl Config {
     /// `host:port,host:port`.
     pub(super) fn hosts(&self) -> String {
         let hosts: Vec<_> = self.members.iter().map(|member| member.authority().to_string()).collect();
         hosts.join(",")
-    }
-}
-
-impl Credentials {
-    /// `user:password`.
-    pub(super) async fn digest(&self) -> Result<String> {
-        Ok(format!("{}:{}", self.user, self.password.read("the password of ZooKeeper's user").await?))
     }
 }

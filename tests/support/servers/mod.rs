@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Mutex,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU16, Ordering},
         mpsc,
     },
@@ -49,6 +49,26 @@ pub fn free_port() -> u16 {
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
+    }
+}
+
+/// A server for all tests of a binary that do it no harm: the first that asks starts it, and it is gone with the last.
+#[derive(Debug, Default)]
+pub struct Shared<T>(Mutex<Weak<T>>);
+
+impl<T> Shared<T> {
+    pub const fn new() -> Self {
+        Self(Mutex::new(Weak::new()))
+    }
+
+    pub fn get(&self, start: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = shared.upgrade() {
+            return Some(running);
+        }
+        let started = Arc::new(start()?);
+        *shared = Arc::downgrade(&started);
+        Some(started)
     }
 }
 
