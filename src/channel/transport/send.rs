@@ -70,6 +70,14 @@ impl Sent {
 /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#memory-management-buffering)).
 const MAX_REPLAY: usize = 256 * 1024;
 
+/// Of a chunk so small all is copied that waits to be sent, or to be sent again: it may be a small part of a buffer, tonic's
+/// codec fills such of 8 KiB, which serves the next call while it is still warm.
+const SMALL: usize = 1024;
+
+fn compact(chunk: Bytes) -> Bytes {
+    if chunk.len() <= SMALL { Bytes::copy_from_slice(&chunk) } else { chunk }
+}
+
 impl Outgoing {
     pub(in crate::channel) fn new(body: Body) -> Self {
         let ended = body.is_end_stream();
@@ -120,11 +128,15 @@ impl Outgoing {
                     if let Ok(data) = frame.into_data()
                         && data.has_remaining()
                     {
-                        return Poll::Ready(Ok(Some(data)));
+                        return Poll::Ready(Ok(Some(compact(data))));
                     }
                 }
                 Some(Err(status)) => return Poll::Ready(Err(status)),
-                None => self.ended = true,
+                None => {
+                    self.ended = true;
+                    // With the rest of its buffer.
+                    self.body = Body::default();
+                }
             }
         }
         Poll::Ready(Ok(None))
@@ -233,4 +245,40 @@ fn poll_window(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<boo
         }
     }
     Poll::Ready(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::Full;
+
+    use super::*;
+
+    /// A codec's buffer, of which a message is a part.
+    struct Buffer(Arc<Vec<u8>>);
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn a_small_message_does_not_hold_the_buffer_that_it_was_written_into() {
+        for (size, held) in [(100, false), (SMALL, false), (SMALL + 1, true)] {
+            let alive = Arc::new(vec![7; 8192]);
+            let buffer = Bytes::from_owner(Buffer(alive.clone()));
+            let mut body = Outgoing::new(Body::new(Full::new(buffer.slice(..size))));
+            drop(buffer);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let Poll::Ready(Ok(Some((chunk, last)))) = body.poll_chunk(&mut cx) else { panic!("it is there") };
+            assert!(last && chunk.len() == size && chunk.iter().all(|byte| *byte == 7));
+            body.sent(&chunk);
+            assert_eq!(Arc::strong_count(&alive) > 1, held, "{size}");
+            // And it can be sent again.
+            assert!(body.rewind());
+            assert!(matches!(body.poll_chunk(&mut cx), Poll::Ready(Ok(Some((again, true)))) if again == chunk));
+        }
+    }
 }
