@@ -89,7 +89,7 @@ pub(crate) fn duration_param(uri: &RegistryUri, key: &str) -> Result<Option<Dura
 pub(crate) fn flag_param(uri: &RegistryUri, key: &str) -> Result<bool> {
     match uri.param(key) {
         None | Some("false") => Ok(false),
-        Some("true" | "") => Ok(true),
+        Some("true") => Ok(true),
         Some(_) => Err(Error::invalid(format!("{uri:?}: {key} is not true or false"))),
     }
 }

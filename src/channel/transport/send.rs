@@ -70,8 +70,8 @@ impl Sent {
 /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#memory-management-buffering)).
 const MAX_REPLAY: usize = 256 * 1024;
 
-/// Of a chunk so small all is copied that waits to be sent, or to be sent again: it may be a small part of a buffer, tonic's
-/// codec fills such of 8 KiB, which serves the next call while it is still warm.
+/// A chunk of no more is copied: it may be a small part of a large buffer, as of the 8 KiB that tonic's codec begins with,
+/// which serves the next call while it is warm, instead of waiting with this one to be sent, or sent again.
 const SMALL: usize = 1024;
 
 fn compact(chunk: Bytes) -> Bytes {
@@ -134,7 +134,7 @@ impl Outgoing {
                 Some(Err(status)) => return Poll::Ready(Err(status)),
                 None => {
                     self.ended = true;
-                    // With the rest of its buffer.
+                    // It holds what is left of the buffer that the message was written into.
                     self.body = Body::default();
                 }
             }

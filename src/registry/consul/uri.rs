@@ -60,15 +60,14 @@ fn open(uri: &RegistryUri, observer: &Arc<dyn Observer>, env: impl Fn(&str) -> O
         "" => env("CONSUL_HTTP_ADDR").unwrap_or_else(|| "127.0.0.1:8500".to_owned()),
         agents => agents.to_owned(),
     };
+    // As in Consul's own API, a key without a value is true.
+    let flag = |key: &str| if uri.param(key) == Some("") { Ok(true) } else { flag_param(uri, key) };
     let list = |key: &str| uri.param(key).into_iter().flat_map(|all| all.split(',')).map(str::to_owned);
     let option = |key: &str, name: &str| uri.param(key).map(str::to_owned).or_else(|| env(name));
 
     let mut builder = Consul::builder(agents.split(',')).observer(observer.clone()).datacenters(list("dc"));
     builder = builder.max_instances(max_instances(uri)?);
-    builder = builder
-        .tags(list("tags"))
-        .stale(flag_param(uri, "stale")?)
-        .allow_plaintext_token(flag_param(uri, PLAINTEXT_KEY)?);
+    builder = builder.tags(list("tags")).stale(flag("stale")?).allow_plaintext_token(flag(PLAINTEXT_KEY)?);
     let config = &mut builder.config;
     config.token = match (uri.param("token_file"), env("CONSUL_HTTP_TOKEN"), env("CONSUL_HTTP_TOKEN_FILE")) {
         (Some(path), _, _) => Some(Secret::File(PathBuf::from(path))),

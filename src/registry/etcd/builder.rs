@@ -15,7 +15,7 @@ use crate::{
     registry::{
         Registry,
         limit::{MAX_INSTANCES, MAX_INSTANCES_KEY, max_instances},
-        wire::{Credentials, keeps_secret, tls_of, with_port},
+        wire::{Credentials, PLAINTEXT_KEY, keeps_secret, tls_of, with_port},
     },
     target::{RegistryUri, flag_param, ttl_param},
     tls::ClientTls,
@@ -181,8 +181,6 @@ fn parse(text: &str, secure: bool) -> Result<Address> {
     address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
 }
 
-const PLAINTEXT_KEY: &str = "plaintext_password";
-
 /// The keys of a URI's query.
 const KEYS: [&str; 11] = [
     "namespace",
@@ -300,6 +298,7 @@ mod tests {
             ("etcd://h?layout=kratoss", "kratos, grpc or gozero"),
             ("etcd://h?password_file=/x", "needs user"),
             ("etcd://h?cert=/x", "need ca"),
+            ("etcd://h?plaintext_password=", "true or false"),
             ("etcd://h?user=u", "ETCDCTL_PASSWORD"),
             ("etcd://https:%2F%2Fh:1", "ca="),
             ("etcd://u:p@h:1", "password_file="),

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 pub(super) use self::secret::Secret;
 pub(super) use self::tls::tls_of;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
-pub(super) use self::user::Credentials;
+pub(super) use self::user::{Credentials, PLAINTEXT_KEY};
 use crate::{
     error::{Error, Result},
     instance::Address,

@@ -5,6 +5,9 @@ use std::path::Path;
 use super::secret::Secret;
 use crate::error::Result;
 
+/// The key of a URI's query that lets a password go in plaintext.
+pub(in crate::registry) const PLAINTEXT_KEY: &str = "plaintext_password";
+
 /// A user of a registry.
 #[derive(Debug, Clone)]
 pub(in crate::registry) struct Credentials {

@@ -15,7 +15,7 @@ use crate::{
     registry::{
         Registry,
         limit::{MAX_INSTANCES, MAX_INSTANCES_KEY, max_instances},
-        wire::{Credentials, keeps_secret, tls_of, with_port},
+        wire::{Credentials, PLAINTEXT_KEY, keeps_secret, tls_of, with_port},
     },
     target::{RegistryUri, duration_param, flag_param},
     tls::ClientTls,
@@ -182,8 +182,6 @@ fn parse(text: &str, secure: bool) -> Result<Address> {
     address.map_err(|error| Error::with_source(error.kind(), wrong("it lacks a host and a port").to_string(), error))
 }
 
-const PLAINTEXT_KEY: &str = "plaintext_password";
-
 /// The keys of a URI's query.
 const KEYS: [&str; 11] = [
     "root",
@@ -275,6 +273,7 @@ mod tests {
             ("zookeeper://10.0.0.5?user=u&password_file=/x", "plaintext_password=true"),
             ("zookeeper://10.0.0.5?user=u&password_file=/x", "ca="),
             ("zookeeper://h:0", "no member"),
+            ("zookeeper://h?plaintext_password=", "true or false"),
             ("zookeeper://https:%2F%2Fh:1", "ca="),
             ("zookeeper://h?cert=/x&key=/y", "need ca"),
             ("zookeeper://h?ca=/nowhere.pem", "/nowhere.pem"),
