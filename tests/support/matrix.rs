@@ -179,28 +179,11 @@ pub async fn channels_share_a_watch(link: &Link, authority: &str, uri: impl Fn(&
     drop((first, more));
 }
 
-const CROWD: usize = 100;
+const CROWD: usize = 150;
 
 /// Many clients of a registry that was away for some seconds: no more than a fifth of them connect
 /// again within any 100 ms.
 pub async fn a_crowd_comes_back_spread(link: &Link, open: impl Fn() -> Registry) {
-    let (came, _) = crowd(link, open).await;
-    is_spread(&came);
-}
-
-/// The same where connections are the affair of others: no more than a fifth know again within any 100 ms.
-pub async fn a_crowd_asks_spread(link: &Link, open: impl Fn() -> Registry) {
-    let (_, known) = crowd(link, open).await;
-    is_spread(&known);
-}
-
-fn is_spread(times: &[Duration]) {
-    let crowded = times.windows(CROWD / 5 + 1).find(|some| some[CROWD / 5] - some[0] < Duration::from_millis(100));
-    assert!(crowded.is_none(), "{:?} after it was back", crowded.map(|some| some[0]));
-}
-
-/// When connections came after an outage, and when watches knew again.
-async fn crowd(link: &Link, open: impl Fn() -> Registry) -> (Vec<Duration>, Vec<Duration>) {
     let service = "crowd".parse().unwrap();
     let registries: Vec<_> = (0..CROWD).map(|_| open()).collect();
     let mut watches: Vec<_> = registries.iter().map(|registry| registry.discovery().watch(&service)).collect();
@@ -211,15 +194,15 @@ async fn crowd(link: &Link, open: impl Fn() -> Registry) -> (Vec<Duration>, Vec<
     for watch in &watches {
         eventually("the outage is seen", || watch.view().outage().is_some()).await;
     }
-    sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(3)).await;
     let healed = Instant::now();
     link.heal();
-    let known = watches.iter_mut().map(|watch| async {
+    for watch in &mut watches {
         until_outage(watch, false).await;
-        healed.elapsed()
-    });
-    let mut known = join_all(known).await;
-    known.sort_unstable();
-    let came = link.came().into_iter().filter_map(|at| at.checked_duration_since(healed)).collect();
-    (came, known)
+    }
+    let came: Vec<_> = link.came().into_iter().filter_map(|at| at.checked_duration_since(healed)).collect();
+    // Who was accepted just before may have got through after.
+    assert!(came.len() >= CROWD * 9 / 10, "{} came", came.len());
+    let crowded = came.windows(CROWD / 5 + 1).find(|some| some[CROWD / 5] - some[0] < Duration::from_millis(100));
+    assert!(crowded.is_none(), "{:?} after it was back", crowded.map(|some| some[0]));
 }

@@ -42,11 +42,10 @@ async fn channels_share_a_watch() {
     matrix::channels_share_a_watch(&link, &real.members()[0], uri).await;
 }
 
-/// What is asked of ZooKeeper after an outage is spread; connections are zookeeper-client's affair.
 #[tokio::test]
-async fn a_crowd_asks_spread() {
+async fn a_crowd_comes_back_spread() {
     let Some(real) = shared() else { return };
     let link = link_to(&real).await;
-    matrix::a_crowd_asks_spread(&link, || ZooKeeper::builder([link.endpoint()]).root("/crowd").build().unwrap().into())
-        .await;
+    let open = || ZooKeeper::builder([link.endpoint()]).root("/crowd").build().unwrap().into();
+    matrix::a_crowd_comes_back_spread(&link, open).await;
 }

@@ -101,9 +101,6 @@ impl ZooKeeperBuilder {
 
     /// Speaks TLS with all members, at their `secureClientPort`. Each one's certificate must name the host it is called
     /// by, or all of them the [server name](ClientTls::server_name) set there. Default: plaintext.
-    ///
-    /// zookeeper-client speaks to a port of this machine's loopback then, one for each member and session, that lets in
-    /// nobody else, and TLS begins there.
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
         self

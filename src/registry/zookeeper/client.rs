@@ -57,40 +57,29 @@ pub(super) enum Owner {
 
 impl Session {
     pub(super) async fn connect(config: &Arc<Config>) -> Result<Self> {
+        let within = (config.session * 2 / 5).min(MEMBER_WITHIN);
+        let mut pipe = Pipe::open(&config.members, config.tls.clone(), within).await?;
         let mut connector = Client::connector()
             .with_session_timeout(config.session)
-            .with_connection_timeout((config.session * 2 / 5).min(MEMBER_WITHIN))
-            .with_fail_eagerly();
-        let mut pipe = match &config.tls {
-            None => None,
-            Some(tls) => Some(Pipe::open(&config.members, tls).await?),
-        };
-        let mut hosts = config.hosts();
-        if let Some(pipe) = &pipe {
+            .with_connection_timeout(within)
+            .with_fail_eagerly()
             // Before all others.
-            connector = connector.with_auth(pipe::SCHEME, &pipe.key());
-            hosts = pipe.hosts()?;
-        }
+            .with_auth(pipe::SCHEME, &pipe.key());
         if let Some(credentials) = &config.credentials {
             let digest = format!("{}:{}", credentials.user, credentials.password(PASSWORD).await?);
             connector = connector.with_auth("digest", digest.as_bytes());
         }
-        let connecting = timeout(CONNECT_WITHIN, connector.connect(&hosts));
-        let connected = match &mut pipe {
-            None => connecting.await,
-            Some(pipe) => pipe.carry_until(connecting).await,
-        };
+        let hosts = pipe.hosts()?;
+        let connected = pipe.carry_until(timeout(CONNECT_WITHIN, connector.connect(&hosts))).await;
         let client = connected.unwrap_or(Err(Failure::Timeout)).map_err(|failure| {
-            let why = pipe.as_ref().and_then(Pipe::failed);
-            why.unwrap_or_else(|| config.error(failure)).context("no session with ZooKeeper")
+            let why = pipe.failed().unwrap_or_else(|| config.error(failure));
+            why.context("no session with ZooKeeper")
         })?;
-        if let Some(mut pipe) = pipe {
-            let states = client.state_watcher();
-            task::spawn_bounded(async move {
-                pipe.carry_until(ended(states)).await;
-                pipe.close().await;
-            });
-        }
+        let states = client.state_watcher();
+        task::spawn_bounded(async move {
+            pipe.carry_until(ended(states)).await;
+            pipe.close().await;
+        });
         Ok(Self { client, config: config.clone(), old: Arc::default() })
     }
 

@@ -1,5 +1,6 @@
-//! TLS to members. zookeeper-client dials plain TCP and nothing else, or brings a second crypto library: so it dials a
-//! port of this machine, and from there on it is TLS.
+//! How members are dialled: when, and by TLS or not. zookeeper-client takes no connection from outside, dials by a
+//! schedule that is the same for all who lost a member together, and brings a second crypto library where it is to
+//! speak TLS: so it dials a port of this machine, and from there on the connection is ours.
 //!
 //! Each session has ports of its own, on loopback, and a key drawn at random that its client shows first, as
 //! authentication of a scheme that no ZooKeeper ever sees. Who comes without it is not let through, so nobody else on
@@ -28,6 +29,10 @@ use crate::{
     instance::Address,
     registry::BoxFuture,
     tls::{ClientHandshake, cause, refused},
+    util::{
+        backoff::{Backoff, BackoffConfig},
+        rng::Rng,
+    },
 };
 
 /// The scheme of the authentication that lets a client in.
@@ -49,10 +54,20 @@ pub(super) struct Pipe {
 }
 
 struct Inner {
-    secure: Arc<Secure>,
+    /// Where TLS is spoken.
+    secure: Option<Arc<Secure>>,
     key: [u8; 32],
+    /// How long the client waits for a member before it tries another.
+    within: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
     /// Why the last connection to a member failed.
-    failed: Mutex<Option<Error>>,
+    failed: Option<Error>,
+    /// Of the connections that come after the first.
+    backoff: Option<Backoff>,
+    rng: Rng,
 }
 
 /// Authentication of ZooKeeper's protocol.
@@ -67,26 +82,25 @@ const CONNECTIONS: usize = 64;
 /// How long a client may take to show its key.
 const KNOCK_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long a member may take to be dialled and to answer; the client gives it up sooner.
-const DIAL_WITHIN: Duration = Duration::from_secs(5);
-
 /// How long the last words of a connection may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Pipe {
-    pub(super) async fn open(members: &[Address], secure: &Arc<Secure>) -> Result<Self> {
+    /// To these members, each of which the client leaves again after so long without an answer.
+    pub(super) async fn open(members: &[Address], secure: Option<Arc<Secure>>, within: Duration) -> Result<Self> {
         let mut key = [0; 32];
         SysRng.try_fill_bytes(&mut key).map_err(|source| {
-            Error::with_source(Kind::Internal, "the system has no randomness for TLS to ZooKeeper", source)
+            Error::with_source(Kind::Internal, "the system has no randomness for the way to ZooKeeper", source)
         })?;
         let mut ports = Vec::new();
         for member in members {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|source| {
-                Error::with_source(Kind::Unavailable, "no port of this machine is free for TLS to ZooKeeper", source)
+                Error::with_source(Kind::Unavailable, "no port of loopback is free for the way to ZooKeeper", source)
             })?;
             ports.push((listener, member.clone()));
         }
-        let inner = Inner { secure: secure.clone(), key, failed: Mutex::default() };
+        let state = State { failed: None, backoff: None, rng: Rng::from_entropy() };
+        let inner = Inner { secure, key, within, state: Mutex::new(state) };
         Ok(Self { ports, inner: Arc::new(inner), carried: FuturesUnordered::new() })
     }
 
@@ -106,7 +120,7 @@ impl Pipe {
 
     /// Why the last connection to a member failed, if it did.
     pub(super) fn failed(&self) -> Option<Error> {
-        self.inner.failed().clone()
+        self.inner.state().failed.clone()
     }
 
     /// Carries what comes, until something else is done.
@@ -154,30 +168,43 @@ async fn accept(ports: &[(TcpListener, Address)]) -> (std::io::Result<TcpStream>
 }
 
 impl Inner {
-    fn failed(&self) -> std::sync::MutexGuard<'_, Option<Error>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long to wait before a member is dialled: the first time not at all, and after a loss anything up to a second,
+    /// later to one and a half, which leaves a member half of the time that the client waits for it.
+    fn wait(&self) -> Duration {
+        let State { backoff, rng, .. } = &mut *self.state();
+        backoff.as_mut().map_or(Duration::ZERO, |backoff| backoff.next(rng))
+    }
+
+    fn succeeded(&self) {
+        let mut state = self.state();
+        state.failed = None;
+        state.backoff = Some(Backoff::new(BackoffConfig::spread(self.within / 4)));
     }
 
     async fn carry(self: Arc<Self>, mut io: TcpStream, to: Address) {
         let Ok(Some((hello, xid))) = timeout(KNOCK_WITHIN, self.knock(&mut io)).await else { return };
-        let carried = timeout(DIAL_WITHIN, self.dial(&hello, &to));
-        let dialled = carried
-            .await
-            .unwrap_or_else(|_| Err(Error::unavailable(format!("{} does not answer over TLS", to.authority()))));
-        let (tls, mut answer) = match dialled {
+        // Not for longer, so that what the client has left never comes to a member after what it did next.
+        let dialled = timeout(self.within, self.dial(&hello, &to));
+        let dialled =
+            dialled.await.unwrap_or_else(|_| Err(Error::unavailable(format!("{} does not answer", to.authority()))));
+        let (member, mut answer) = match dialled {
             Ok(dialled) => dialled,
             Err(error) => {
-                *self.failed() = Some(error);
+                self.state().failed = Some(error);
                 return;
             }
         };
-        *self.failed() = None;
+        self.succeeded();
         // The key is taken, says what stands for the server: its number, nothing changed, no error.
         answer.extend_from_slice(&16i32.to_be_bytes());
         answer.extend_from_slice(&xid);
         answer.extend_from_slice(&[0; 12]);
         if io.write_all(&answer).await.is_ok() {
-            pass(io, tls).await;
+            pass(io, member).await;
         }
     }
 
@@ -201,27 +228,32 @@ impl Inner {
     }
 
     /// A connection to a member that has answered, and its answer.
-    async fn dial(&self, hello: &[u8], to: &Address) -> Result<(impl AsyncStream, Vec<u8>)> {
+    async fn dial(&self, hello: &[u8], to: &Address) -> Result<(Box<dyn AsyncStream>, Vec<u8>)> {
+        sleep(self.wait()).await;
         let peer = to.authority().to_string();
         let (host, port) = (to.host().unwrap_or_default(), to.port().unwrap_or_default());
         let io = TcpStream::connect((host, port))
             .await
             .map_err(|source| Error::with_source(Kind::Unavailable, format!("{peer} cannot be dialled"), source))?;
         let _ = io.set_nodelay(true);
-        let Secure { handshake, named } = &*self.secure;
-        let mut tls = handshake.connect(io, &peer, (!named).then_some(host)).await?;
+        let mut io: Box<dyn AsyncStream> = match self.secure.as_deref() {
+            None => Box::new(io),
+            Some(Secure { handshake, named }) => {
+                Box::new(handshake.connect(io, &peer, (!named).then_some(host)).await?)
+            }
+        };
         let asked = async {
-            tls.write_all(hello).await?;
-            tls.flush().await?;
-            frame(&mut tls).await
+            io.write_all(hello).await?;
+            io.flush().await?;
+            frame(&mut io).await
         };
         match asked.await {
-            Ok(answer) => Ok((tls, answer)),
+            Ok(answer) => Ok((io, answer)),
             Err(error) => {
                 // With TLS 1.3 a server says only now what it thinks of our certificate.
-                let context = match cause(&error) {
-                    Some(rustls::Error::AlertReceived(alert)) => {
-                        format!("{peer} {}", refused(*alert, handshake.identity()))
+                let context = match (&self.secure, cause(&error)) {
+                    (Some(secure), Some(rustls::Error::AlertReceived(alert))) => {
+                        format!("{peer} {}", refused(*alert, secure.handshake.identity()))
                     }
                     _ => format!("{peer} hung up before it answered"),
                 };
@@ -233,8 +265,8 @@ impl Inner {
 
 /// Passes on what either side says, until one has ended. A member that is silent then is not waited for: the client has
 /// left it.
-async fn pass(mut io: TcpStream, tls: impl AsyncStream) {
-    let ((mut asks, mut back), (mut answers, mut to)) = (io.split(), split(tls));
+async fn pass(mut io: TcpStream, member: impl AsyncStream) {
+    let ((mut asks, mut back), (mut answers, mut to)) = (io.split(), split(member));
     let mut answering = pin!(copy(&mut answers, &mut back));
     tokio::select! {
         _ = &mut answering => {}
@@ -283,13 +315,15 @@ mod tests {
         all
     }
 
+    const WITHIN: Duration = Duration::from_secs(5);
+
     /// To one member, whose certificate names `echo`.
     async fn pipe_to(member: &TcpListener) -> Pipe {
         let to = format!("grpc://{}", member.local_addr().expect("bound")).parse().expect("an address");
         let tls = ClientTls::new().ca_file(format!("{DATA}/ca.pem")).server_name("echo");
         let handshake = tls.prepare("zookeeper", default_observer()).expect("an issuer");
         let secure = Arc::new(Secure { handshake: handshake.without_h2(), named: true });
-        Pipe::open(&[to], &secure).await.expect("a port")
+        Pipe::open(&[to], Some(secure), WITHIN).await.expect("a port")
     }
 
     #[tokio::test]
@@ -309,7 +343,7 @@ mod tests {
             assert!(timeout(Duration::from_millis(100), member.accept()).await.is_err(), "nobody was let through");
             let mut client = TcpStream::connect(&hosts).await.expect("it listens");
             client.write_all(&knocking(&key)).await.expect("sent");
-            let (mut dialled, _) = timeout(DIAL_WITHIN, member.accept()).await.expect("let through").expect("accepted");
+            let (mut dialled, _) = timeout(WITHIN, member.accept()).await.expect("let through").expect("accepted");
             // What comes is TLS: a handshake's record.
             assert_eq!(dialled.read_u8().await.expect("more"), 22);
         })

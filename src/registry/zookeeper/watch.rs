@@ -153,9 +153,6 @@ impl Follower {
                 return Ok(());
             }
             if dirty.connection {
-                // zookeeper-client connects again by a schedule that is the same for all: what is asked then is
-                // spread here.
-                sleep(self.backoff.next(&mut self.rng)).await;
                 // zookeeper-client 0.11.2 does not ask the next member for such watches again. The old one is dropped
                 // last: that of the last watch of a path takes it off at the member.
                 let anew = self.begin(session).await;
