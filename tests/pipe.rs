@@ -88,7 +88,7 @@ async fn stream(channel: &Channel, mebibytes: u32) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_a_gibibyte_fills_a_way_of_50_ms() {
-    // The line needs 8.6 s; windows that stay at 1 MiB would take 51 s.
+    // The line needs 8.6 s; windows that stay at 2 MiB would take 26 s.
     let took = stream(&far(16 << 20).await, 1024).await;
     assert!(took < Duration::from_millis(9_200), "{took:?}");
 }

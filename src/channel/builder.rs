@@ -255,7 +255,7 @@ impl ChannelBuilder {
 
     /// Sets how many bytes of one response may wait unread in this process, at most. Default 16 MiB.
     ///
-    /// A stream begins with 1 MiB; the window grows to twice what is under way between server and
+    /// A stream begins with 2 MiB; the window grows to twice what is under way between server and
     /// client, so that a stream over a long way is as fast as the way is wide.
     pub fn max_stream_window(mut self, bytes: u32) -> Self {
         self.max_stream_window = bytes.clamp(1 << 16, i32::MAX as u32);

@@ -71,7 +71,7 @@ impl Calls {
     }
 
     /// The URI that HTTP/2 wants, of the one that tonic gives.
-    pub(super) fn uri(&self, path: &Uri) -> Uri {
+    fn uri(&self, path: &Uri) -> Uri {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(self.scheme.clone());
         uri.authority = Some(self.authority.clone());
@@ -80,11 +80,11 @@ impl Calls {
     }
 
     /// The head of a request as it goes out.
-    pub(super) fn request(&self, uri: Uri, headers: HeaderMap) -> Request<()> {
+    pub(super) fn request(&self, path: &Uri, headers: HeaderMap) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = self.uri(path);
         *request.headers_mut() = headers;
         self.complete(request.headers_mut());
         request
@@ -129,7 +129,6 @@ impl Call {
         let begun = Instant::now();
         calls.used.begin();
         let deadline = calls.deadline(&mut head.headers, begun)?;
-        head.uri = calls.uri(&head.uri);
         let body = Outgoing::new(body);
         Ok(Self { calls, head, body, begun, deadline, kept: Kept::default(), refused: None })
     }
@@ -143,7 +142,7 @@ impl Call {
             self.head.headers.insert(GRPC_TIMEOUT, timeout::format(left));
         }
         self.kept.keep(&self.head.headers);
-        let request = self.calls.request(self.head.uri.clone(), std::mem::take(&mut self.head.headers));
+        let request = self.calls.request(&self.head.uri, std::mem::take(&mut self.head.headers));
         Attempt::start(picked, request, &self.body, self.deadline)
     }
 

@@ -44,7 +44,7 @@ impl Service<Request<Body>> for Direct {
                 return Err(Status::unavailable("every stream of the connection is taken"));
             };
             let (head, body) = request.into_parts();
-            let request = calls.request(calls.uri(&head.uri), head.headers);
+            let request = calls.request(&head.uri, head.headers);
             let mut body = Outgoing::new(body);
             // It is no call of the application's: what is in flight and how long it takes is counted apart.
             let guard = Arc::<LoadCell>::default().start(Instant::now().into_std());

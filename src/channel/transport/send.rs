@@ -1,12 +1,14 @@
 //! One request on one connection: its frames are queued by the caller's own future.
 
 use std::{
+    cell::RefCell,
     future::{Future, poll_fn},
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, SendStream, client::ResponseFuture};
 use http::{Request, Response};
 use http_body::Body as _;
@@ -74,8 +76,26 @@ const MAX_REPLAY: usize = 256 * 1024;
 /// which serves the next call while it is warm, instead of waiting with this one to be sent, or sent again.
 const SMALL: usize = 1024;
 
+/// So large are the blocks that small chunks are copied to, one behind the other: one allocation for many, and no more
+/// than this is kept by a call that lasts.
+const BLOCK: usize = 4096;
+
+thread_local! {
+    /// What is free of the block that this thread fills.
+    static FREE: RefCell<BytesMut> = RefCell::default();
+}
+
 fn compact(chunk: Bytes) -> Bytes {
-    if chunk.len() <= SMALL { Bytes::copy_from_slice(&chunk) } else { chunk }
+    if chunk.len() > SMALL {
+        return chunk;
+    }
+    FREE.with_borrow_mut(|free| {
+        if free.capacity() < chunk.len() {
+            *free = BytesMut::with_capacity(BLOCK);
+        }
+        free.extend_from_slice(&chunk);
+        free.split().freeze()
+    })
 }
 
 impl Outgoing {
@@ -101,11 +121,11 @@ impl Outgoing {
         self.ended && self.next.is_none() && self.sent.len() == 0
     }
 
-    /// The chunk to send next, and whether it is the last; none at the end.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<(Bytes, bool)>, Status>> {
-        if let Some(again) = self.sent.get(self.replayed) {
+    /// Whether the chunk to send next is the last one; none at the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<bool>, Status>> {
+        if self.replayed < self.sent.len() {
             let last = self.ended && self.next.is_none() && self.replayed + 1 == self.sent.len();
-            return Poll::Ready(Ok(Some((again.clone(), last))));
+            return Poll::Ready(Ok(Some(last)));
         }
         if self.next.is_none() {
             self.next = ready!(self.poll_body(cx))?;
@@ -118,7 +138,19 @@ impl Outgoing {
             self.after = after?;
         }
         let last = self.ended && self.after.is_none();
-        Poll::Ready(Ok(self.next.clone().map(|chunk| (chunk, last))))
+        Poll::Ready(Ok(self.next.is_some().then_some(last)))
+    }
+
+    /// That chunk, which is sent now.
+    fn take_next(&mut self) -> Bytes {
+        let again = self.sent.get(self.replayed).cloned();
+        let chunk = again.unwrap_or_else(|| {
+            let chunk = mem::replace(&mut self.next, self.after.take()).unwrap_or_default();
+            self.sent.push(&chunk);
+            chunk
+        });
+        self.replayed = self.sent.len().min(self.replayed + 1);
+        chunk
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
@@ -140,16 +172,6 @@ impl Outgoing {
             }
         }
         Poll::Ready(Ok(None))
-    }
-
-    fn sent(&mut self, chunk: &Bytes) {
-        if self.replayed < self.sent.len() {
-            self.replayed += 1;
-            return;
-        }
-        self.next = self.after.take();
-        self.sent.push(chunk);
-        self.replayed = self.sent.len();
     }
 }
 
@@ -213,14 +235,14 @@ impl Exchange {
 /// response.
 fn poll_send(stream: &mut SendStream<Bytes>, body: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
     loop {
-        let chunk = match ready!(body.poll_chunk(cx)) {
-            Ok(chunk) => chunk,
+        let next = match ready!(body.poll_next(cx)) {
+            Ok(next) => next,
             Err(status) => {
                 stream.send_reset(Reason::CANCEL);
                 return Poll::Ready(Err(Failure::Request(status)));
             }
         };
-        let Some((chunk, last)) = chunk else {
+        let Some(last) = next else {
             let _ = stream.send_data(Bytes::new(), true);
             return Poll::Ready(Ok(()));
         };
@@ -228,8 +250,7 @@ fn poll_send(stream: &mut SendStream<Bytes>, body: &mut Outgoing, cx: &mut Conte
         if !last && !ready!(poll_window(stream, cx)) {
             return Poll::Ready(Ok(()));
         }
-        body.sent(&chunk);
-        if stream.send_data(chunk, last).is_err() || last {
+        if stream.send_data(body.take_next(), last).is_err() || last {
             return Poll::Ready(Ok(()));
         }
     }
@@ -272,13 +293,15 @@ mod tests {
             let mut body = Outgoing::new(Body::new(Full::new(buffer.slice(..size))));
             drop(buffer);
             let mut cx = Context::from_waker(std::task::Waker::noop());
-            let Poll::Ready(Ok(Some((chunk, last)))) = body.poll_chunk(&mut cx) else { panic!("it is there") };
-            assert!(last && chunk.len() == size && chunk.iter().all(|byte| *byte == 7));
-            body.sent(&chunk);
+            assert!(matches!(body.poll_next(&mut cx), Poll::Ready(Ok(Some(true)))));
+            let chunk = body.take_next();
+            assert!(chunk.len() == size && chunk.iter().all(|byte| *byte == 7));
             assert_eq!(Arc::strong_count(&alive) > 1, held, "{size}");
             // And it can be sent again.
             assert!(body.rewind());
-            assert!(matches!(body.poll_chunk(&mut cx), Poll::Ready(Ok(Some((again, true)))) if again == chunk));
+            assert!(matches!(body.poll_next(&mut cx), Poll::Ready(Ok(Some(true)))));
+            assert_eq!(body.take_next(), chunk);
+            assert!(matches!(body.poll_next(&mut cx), Poll::Ready(Ok(None))));
         }
     }
 }
