@@ -73,7 +73,7 @@ fn ten_servers_restarted_three_times_fail_no_call() {
     nothing_failed(&report, 24_000);
     // How many each gets is the policy's affair, which prefers whoever is quick at the moment.
     for n in 0..10 {
-        assert!(report.served_by(&format!("s{n}")) > 100, "{}", report.json);
+        assert!(report.served_by(&format!("s{n}")) > 0, "{}", report.json);
     }
 }
 
@@ -97,7 +97,8 @@ fn one_stopped_of_ten_is_left_alone_and_taken_back() {
     let _alone = alone();
     let fleet = Fleet::start(10, &[]);
     let flags = ["--rate", "1000", "--seconds", "12", "--timeout", "300"];
-    let client = Client::start(&fleet.target(), &flags);
+    // Which sends as many to all that are as busy: `adaptive` prefers those that were quick of late.
+    let client = Client::start(&format!("{}?policy=least_request", fleet.target()), &flags);
     sleep(SECOND);
     fleet.servers[3].signal("STOP");
     // Past its TTL it is out of the registry.
