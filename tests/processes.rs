@@ -73,7 +73,7 @@ fn ten_servers_restarted_three_times_fail_no_call() {
     nothing_failed(&report, 24_000);
     // How many each gets is the policy's affair, which prefers whoever is quick at the moment.
     for n in 0..10 {
-        assert!(report.served_by(&format!("s{n}")) > 0, "{}", report.json);
+        assert!(report.served_by(&format!("s{n}")) > 100, "{}", report.json);
     }
 }
 
@@ -93,12 +93,23 @@ fn one_killed_of_ten_fails_only_what_it_had_in_flight() {
 }
 
 #[test]
-fn one_stopped_of_ten_is_left_alone_and_taken_back() {
+fn one_stopped_of_ten_is_left_alone() {
+    one_of_ten_is_stopped("adaptive");
+}
+
+/// By a policy that sends as many to all that are as busy: `adaptive` prefers those that were quick of late.
+#[test]
+fn one_stopped_of_ten_is_taken_back() {
+    let report = one_of_ten_is_stopped("least_request");
+    // It was there 1 s of 12 before, and is again in the end.
+    assert!(report.served_by("s3") > 250, "{}", report.json);
+}
+
+fn one_of_ten_is_stopped(policy: &str) -> Report {
     let _alone = alone();
     let fleet = Fleet::start(10, &[]);
     let flags = ["--rate", "1000", "--seconds", "12", "--timeout", "300"];
-    // Which sends as many to all that are as busy: `adaptive` prefers those that were quick of late.
-    let client = Client::start(&format!("{}?policy=least_request", fleet.target()), &flags);
+    let client = Client::start(&format!("{}?policy={policy}", fleet.target()), &flags);
     sleep(SECOND);
     fleet.servers[3].signal("STOP");
     // Past its TTL it is out of the registry.
@@ -109,8 +120,7 @@ fn one_stopped_of_ten_is_left_alone_and_taken_back() {
     assert!(report.count("failed") <= 40, "{}", report.json);
     assert!(report.errors().iter().all(|error| error.starts_with("DEADLINE_EXCEEDED")), "{report:?}");
     assert!(report.count("ok") >= 11_800, "{}", report.json);
-    // It was there 1 s of 12 before, and is again in the end.
-    assert!(report.served_by("s3") > 250, "{}", report.json);
+    report
 }
 
 #[test]

@@ -194,7 +194,7 @@ pub async fn a_crowd_comes_back_spread(link: &Link, open: impl Fn() -> Registry)
     for watch in &watches {
         eventually("the outage is seen", || watch.view().outage().is_some()).await;
     }
-    sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(2)).await;
     let healed = Instant::now();
     link.heal();
     for watch in &mut watches {

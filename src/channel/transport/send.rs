@@ -82,7 +82,7 @@ const BLOCK: usize = 4096;
 
 thread_local! {
     /// What is free of the block that this thread fills.
-    static FREE: RefCell<BytesMut> = RefCell::default();
+    static FREE: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(BLOCK));
 }
 
 fn compact(chunk: Bytes) -> Bytes {
@@ -90,9 +90,7 @@ fn compact(chunk: Bytes) -> Bytes {
         return chunk;
     }
     FREE.with_borrow_mut(|free| {
-        if free.capacity() < chunk.len() {
-            *free = BytesMut::with_capacity(BLOCK);
-        }
+        // Goes on in a block of the same size where this one is full, or in this one once nobody holds a part of it.
         free.extend_from_slice(&chunk);
         free.split().freeze()
     })

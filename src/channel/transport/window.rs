@@ -19,8 +19,7 @@ pub(super) struct Pipe {
     round: f64,
 }
 
-/// What a stream's window begins with: a message of a mebibyte, with its frame, is half of it, and none waits for an
-/// update on its way.
+/// What a stream's window begins with: a message of a mebibyte fits, with its frame, and waits for no update on its way.
 pub(super) const FIRST: u32 = 2 << 20;
 
 impl Pipe {
@@ -76,20 +75,19 @@ mod tests {
     fn grows_to_twice_what_is_under_way_and_no_further() {
         let (begun, mut pipe) = (Instant::now(), Pipe::new(16 << 20));
         let at = |rounds: u32| begun + Duration::from_millis(50) * rounds;
-        let first = u64::from(FIRST);
-        assert!(!pipe.is_worth_a_ping(1000) && pipe.is_worth_a_ping(first / 2));
-        pipe.ping(first / 2, at(0));
-        assert!(!pipe.is_worth_a_ping(first * 9), "one at a time");
+        assert!(!pipe.is_worth_a_ping(1000) && pipe.is_worth_a_ping(1200 << 10));
+        pipe.ping(1200 << 10, at(0));
+        assert!(!pipe.is_worth_a_ping(18 << 20), "one at a time");
         // A whole window came within the round trip.
-        assert_eq!(pipe.pong(first * 3 / 2, at(1)), Some(FIRST * 2));
+        assert_eq!(pipe.pong((1200 << 10) + (2 << 20), at(1)), Some(4 << 20));
         // Then less than the window: it is the network that limits now.
-        pipe.ping(first * 2, at(1));
-        assert_eq!(pipe.pong(first * 5 / 2, at(2)), None);
+        pipe.ping(4 << 20, at(1));
+        assert_eq!(pipe.pong((1200 << 10) + (4 << 20), at(2)), None);
         // A whole window, but in twice the time: it waited in some queue.
-        pipe.ping(first * 3, at(2));
-        assert_eq!(pipe.pong(first * 9 / 2, at(4)), None);
-        pipe.ping(first * 8, at(4));
-        assert_eq!(pipe.pong(first * 60, at(5)), Some(16 << 20), "bounded");
+        pipe.ping(6 << 20, at(2));
+        assert_eq!(pipe.pong((1200 << 10) + (8 << 20), at(4)), None);
+        pipe.ping(16 << 20, at(4));
+        assert_eq!(pipe.pong(120 << 20, at(5)), Some(16 << 20), "bounded");
         assert!(!pipe.is_worth_a_ping(u64::MAX));
     }
 }
