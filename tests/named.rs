@@ -219,7 +219,7 @@ async fn every_turn_is_one_event_with_its_fields() {
     let log = Arc::new(Log::default());
     let channel = builder(&net, &registry, "echo").observer(log.clone()).connect().await.unwrap();
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(log.take(), ["inserted a", "connecting a 1", "connected a", "1 of 1"]);
+    assert_eq!(log.take(), ["inserted a", "connecting a 1", "0 of 1", "connected a", "1 of 1"]);
 
     // Another weight: told, and nobody reconnects.
     registry.set("echo", [instance("a", "v1", 7)]);
@@ -236,20 +236,20 @@ async fn every_turn_is_one_event_with_its_fields() {
     // One that nobody listens for.
     registry.set("echo", [instance("a", "v1", 7), instance("b", "v1", 1)]);
     sleep(Duration::from_millis(100)).await;
-    assert_eq!(log.take(), ["inserted b", "connecting b 1", "failed b"]);
+    assert_eq!(log.take(), ["inserted b", "connecting b 1", "1 of 2", "failed b"]);
     registry.set("echo", [instance("a", "v1", 7)]);
     sleep(Duration::from_secs(5)).await;
-    assert_eq!(log.take(), ["removed b"]);
+    assert_eq!(log.take(), ["removed b", "1 of 1"]);
 
     a.abort();
     net.fault("a:1", Fault::Cut);
     sleep(Duration::from_millis(500)).await;
     let told = log.take();
-    assert_eq!(told[..2], ["disconnected a", "connecting a 1"], "{told:?}");
-    assert!(told[2..].iter().all(|line| line == "failed a"), "{told:?}");
+    assert_eq!(told[..3], ["disconnected a", "connecting a 1", "0 of 1"], "{told:?}");
+    assert!(told[3..].iter().all(|line| line == "failed a"), "{told:?}");
     let status = call(&channel).await.unwrap_err();
     assert!(status.message().contains("a: ") && status.code() == Code::Unavailable, "{status}");
     set(&registry, &[]);
     sleep(Duration::from_millis(10)).await;
-    assert!(log.take().contains(&"removed a".to_owned()));
+    assert!(log.take().ends_with(&["removed a".to_owned(), "0 of 0".to_owned()]));
 }

@@ -1,6 +1,6 @@
 //! Follows what a server says of its load, out of band, for the policies that want it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 use tokio::time::{Instant, sleep};
@@ -24,7 +24,7 @@ use crate::{
 impl Direct {
     /// Takes in reports for as long as it is polled; begins again, with a backoff, when they end. Ends by itself where
     /// the server knows of none.
-    pub(super) async fn follow(self, every: Duration, backoff: BackoffConfig, seed: u64) {
+    pub(super) async fn follow(self, every: Duration, backoff: Arc<BackoffConfig>, seed: u64) {
         let (mut backoff, mut rng) = (Backoff::new(backoff), Rng::seeded(seed));
         loop {
             match reports(self.clone(), every).await {

@@ -138,7 +138,7 @@ impl Calls {
     /// Looks in one state for an endpoint with a free stream.
     fn look(&self, published: &Arc<Published>, wanted: Wanted<'_>, now: Instant) -> Look {
         let Wanted { head, refused, first_in_line, heard } = wanted;
-        let Ready { picker, nodes, connections, recent } = match &**published {
+        let Ready { picker, connections, recent } = match &**published {
             Published::Ready(ready) => ready,
             Published::Waiting(_) => return Look::NotReady,
             Published::Idle => {
@@ -149,8 +149,8 @@ impl Calls {
             Published::Failing(error) => return Look::Failed(self.failed(error.clone())),
         };
         let mut tried = Vec::new();
-        if let Some(refused) = refused.filter(|_| nodes.len() > 1) {
-            tried.extend(nodes.iter().position(|node| Arc::ptr_eq(node.load(), refused)));
+        if let Some(refused) = refused.filter(|_| connections.len() > 1) {
+            tried.extend(connections.iter().position(|one| Arc::ptr_eq(one.served().node().load(), refused)));
         }
         let now = now.into_std();
         let mut nothing = Look::NotReady;
@@ -170,11 +170,12 @@ impl Calls {
                 Pick::Fail(_) if self.waits_for_ready(head) || matches!(nothing, Look::Full) => return nothing,
                 Pick::Fail(error) | Pick::Drop(error) => return Look::Failed(self.failed(error)),
             };
-            let (Some(node), Some(connections)) = (nodes.get(at), connections.get(at)) else { return nothing };
+            let Some(connections) = connections.get(at) else { return nothing };
             if let Some(stream) = connections.open(first_in_line) {
                 recent.set(at);
                 let served = connections.served().clone();
-                return Look::Picked(Picked { served, guard: node.load().start(now), stream });
+                let guard = served.node().load().start(now);
+                return Look::Picked(Picked { served, guard, stream });
             }
             tried.push(at);
             nothing = Look::Full;
@@ -196,7 +197,7 @@ impl Calls {
             Published::Idle => Error::new(kind, context),
             Published::Waiting(why) | Published::Failing(why) => Error::with_source(kind, context, why.clone()),
             Published::Ready(ready) => {
-                let ready = ready.nodes.len();
+                let ready = ready.connections.len();
                 let why = "the policy picks none, or as many calls are open as the servers allow";
                 Error::new(kind, format!("waited {waited:.1?} for a stream to one of {ready} ready endpoints: {why}"))
             }

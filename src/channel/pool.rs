@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::{Future, poll_fn},
-    hash::{DefaultHasher, Hash, Hasher},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -35,7 +34,7 @@ use crate::{
     endpoint::{Endpoint, EndpointKey},
     error::Error,
     observe::{Event, Observer},
-    util::{backoff::BackoffConfig, rng::Rng, task},
+    util::{backoff::BackoffConfig, rank::rank, rng::Rng, task},
 };
 
 /// All that a channel's task owns.
@@ -46,7 +45,7 @@ pub(super) struct Pool {
     dialer: Dialer,
     dials: Arc<Semaphore>,
     connections_per_endpoint: usize,
-    backoff: BackoffConfig,
+    backoff: Arc<BackoffConfig>,
     observer: Arc<dyn Observer>,
     rng: Rng,
     seed: u64,
@@ -63,6 +62,8 @@ pub(super) struct Pool {
     populated: bool,
     /// Whether what calls pick from differs from what is published.
     dirty: bool,
+    /// How many were ready, and known, when that was last told.
+    counted: (usize, usize),
     /// Why there was nothing when it was last published.
     missing: String,
     timer: Pin<Box<Sleep>>,
@@ -110,7 +111,7 @@ impl Pool {
             dialer: config.dialer,
             dials: Arc::new(Semaphore::new(config.max_dials)),
             connections_per_endpoint: config.connections_per_endpoint,
-            backoff: config.backoff,
+            backoff: config.backoff.into(),
             observer: config.observer,
             rng: Rng::seeded(config.seed),
             seed: config.seed,
@@ -121,6 +122,7 @@ impl Pool {
             resting: false,
             populated: false,
             dirty: false,
+            counted: (0, 0),
             missing: String::new(),
             timer: Box::pin(sleep_until(Instant::now())),
             tell,
@@ -174,6 +176,7 @@ impl Pool {
         ready!(self.idleness.poll(cx, &self.calls.used, in_flight));
         self.observer.on_event(&Event::Idle { service: &self.calls.service });
         self.subchannels.values_mut().for_each(|one| one.rest());
+        self.dirty = true;
         self.retries.clear();
         self.resting = true;
         Poll::Ready(())
@@ -214,7 +217,7 @@ impl Pool {
                     }
                     None => {
                         let served = Served::new(self.calls.service.clone(), endpoint);
-                        self.subchannels.insert(key, Box::new(Subchannel::new(served, self.backoff)));
+                        self.subchannels.insert(key, Box::new(Subchannel::new(served, self.backoff.clone())));
                     }
                 }
             }
@@ -247,7 +250,7 @@ impl Pool {
                     if let Some((every, connection)) = follow {
                         let (calls, served) = (self.calls.clone(), subchannel.served().clone());
                         let direct = Direct { calls, served, connection };
-                        let reports = direct.follow(every, self.backoff, self.rng.next_u64());
+                        let reports = direct.follow(every, self.backoff.clone(), self.rng.next_u64());
                         subchannel.keep(generation, task::spawn(reports));
                     }
                     self.observer.on_event(&Event::Connected { service, endpoint, took });
@@ -293,7 +296,7 @@ impl Pool {
             ConnectMode::First { .. } if self.subchannels.values().any(|one| one.is_chosen()) => return,
             ConnectMode::First { shuffle: false } => self.idle().next().cloned().into_iter().collect(),
             ConnectMode::First { shuffle: true } => {
-                self.idle().min_by_key(|key| place(self.seed, key)).cloned().into_iter().collect()
+                self.idle().min_by_key(|key| rank(self.seed, key)).cloned().into_iter().collect()
             }
         };
         for key in wanted {
@@ -338,25 +341,24 @@ impl Pool {
     /// Shows calls what is ready now, or why nothing is.
     fn publish(&mut self) {
         let ready = || self.subchannels.values().filter_map(|one| Some((one, one.connections()?)));
-        let nodes: Box<[Node]> = ready().map(|(one, _)| one.node().clone()).collect();
+        let nodes: Option<Box<[Node]>> = self.dirty.then(|| ready().map(|(one, _)| one.node().clone()).collect());
+        let counted @ (count, known) =
+            (nodes.as_ref().map_or(self.counted.0, |nodes| nodes.len()), self.subchannels.len());
+        if self.dirty || counted != self.counted {
+            let (service, policy) = (&self.calls.service, self.balancer.name());
+            self.observer.on_event(&Event::PickSet { service, policy, ready: count, known });
+        }
         if self.resting {
             self.calls.cell.publish(Published::Idle);
-        } else if nodes.is_empty() {
+        } else if count == 0 {
             let published = self.nothing_ready();
             self.calls.cell.publish(published);
-        } else if self.dirty {
+        } else if let Some(nodes) = nodes {
             let connections = ready().map(|(_, connections)| connections.clone()).collect();
-            self.observer.on_event(&Event::PickSet {
-                service: &self.calls.service,
-                policy: self.balancer.name(),
-                ready: nodes.len(),
-                known: self.subchannels.len(),
-            });
-            let picker = self.balancer.rebuild(&nodes);
-            let recent = Recent::default();
-            self.calls.cell.publish(Published::Ready(Ready { picker, nodes, connections, recent }));
+            let (picker, recent) = (self.balancer.rebuild(&nodes), Recent::default());
+            self.calls.cell.publish(Published::Ready(Ready { picker, connections, recent }));
         }
-        self.dirty = false;
+        (self.dirty, self.counted) = (false, counted);
     }
 
     fn nothing_ready(&mut self) -> Published {
@@ -389,11 +391,4 @@ fn woken(calls: &Arc<Calls>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
 /// Whether any call is open.
 fn is_calling(subchannels: &BTreeMap<EndpointKey, Box<Subchannel>>) -> bool {
     subchannels.values().any(|one| one.load().in_flight() > 0)
-}
-
-/// Where an endpoint stands in the order of one's own that a seed makes.
-fn place(seed: u64, key: &EndpointKey) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (seed, key).hash(&mut hasher);
-    hasher.finish()
 }

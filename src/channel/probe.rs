@@ -1,10 +1,7 @@
 //! Asks endpoints how busy they are before a call is sent to one of them.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -81,12 +78,11 @@ impl Ask {
     }
 }
 
-/// Of one endpoint: whether a probe is under way, and what came of the last one.
+/// Of one endpoint: the probe that is under way, if one is, and who waits for its end.
+///
+/// Most endpoints are never asked, so one that is not has nothing but room for a pointer.
 #[derive(Debug, Default)]
-pub(super) struct Probing {
-    is_open: AtomicBool,
-    answered: watch::Sender<bool>,
-}
+pub(super) struct Probing(Mutex<Option<watch::Sender<bool>>>);
 
 /// For so long a probe stays open. Calls do not wait for it, and meanwhile there is no other.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -94,17 +90,25 @@ const LONGEST: Duration = Duration::from_secs(10);
 impl Probing {
     /// Asks a server, unless it is asked already; tells when it has answered, or will not.
     fn ask(direct: Direct) -> watch::Receiver<bool> {
-        let probing = direct.served.probing();
-        // First, so that no answer of a probe that is under way is missed.
-        let told = probing.answered.subscribe();
-        if !probing.is_open.swap(true, SeqCst) {
-            let open = Open { served: direct.served.clone(), answered: false };
-            task::spawn_bounded(async move {
-                let mut open = open;
-                open.answered = matches!(timeout(LONGEST, probe(direct)).await, Ok(Ok(())));
-            });
+        let mut under_way = direct.served.probing().open();
+        if let Some(answered) = &*under_way {
+            return answered.subscribe();
         }
+        let (answered, told) = watch::channel(false);
+        *under_way = Some(answered);
+        drop(under_way);
+        // Here already, as the task may end before it has begun.
+        let open = Open { served: direct.served.clone(), answered: false };
+        task::spawn_bounded(async move {
+            // Whole: a closure takes single fields otherwise.
+            let mut open = open;
+            open.answered = matches!(timeout(LONGEST, probe(direct)).await, Ok(Ok(())));
+        });
         told
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<watch::Sender<bool>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,9 +120,10 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let probing = self.served.probing();
-        probing.is_open.store(false, SeqCst);
-        probing.answered.send_replace(self.answered);
+        let under_way = self.served.probing().open().take();
+        if let Some(answered) = under_way {
+            answered.send_replace(self.answered);
+        }
     }
 }
 

@@ -6,11 +6,7 @@ use std::sync::{
 };
 
 use super::connections::Connections;
-use crate::{
-    balance::{Node, Picker},
-    error::Error,
-    util::thread,
-};
+use crate::{balance::Picker, error::Error, util::thread};
 
 /// One state of a channel.
 #[allow(clippy::large_enum_variant, reason = "the large one is the common one, and lives behind an Arc")]
@@ -26,11 +22,10 @@ pub(super) enum Published {
     Failing(Error),
 }
 
-/// What calls pick from: the picker knows the nodes by position, and each has its connections.
+/// What calls pick from: the picker knows the endpoints by position.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) picker: Box<dyn Picker>,
-    pub(super) nodes: Box<[Node]>,
     pub(super) connections: Box<[Arc<Connections>]>,
     pub(super) recent: Recent,
 }

@@ -82,7 +82,7 @@ const HEALTHY: Duration = Duration::from_secs(5);
 const POLITE: Duration = Duration::from_secs(1);
 
 impl Subchannel {
-    pub(super) fn new(served: Served, backoff: BackoffConfig) -> Self {
+    pub(super) fn new(served: Served, backoff: Arc<BackoffConfig>) -> Self {
         Self { served, state: State::Idle, backoff: Backoff::new(backoff), generation: 0, failure: None }
     }
 

@@ -1,11 +1,8 @@
 //! A part of the set that is the client's own: by rendezvous hashing.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use crate::instance::ServiceInstance;
+use crate::{instance::ServiceInstance, util::rank::rank};
 
 /// Keeps the `size` instances that rank first for this seed, in the order they had.
 ///
@@ -16,16 +13,10 @@ pub(super) fn keep(instances: &mut Vec<Arc<ServiceInstance>>, size: usize, seed:
         return;
     }
     let mut places: Vec<_> = (0..instances.len()).collect();
-    places.sort_by_cached_key(|&at| rank(&instances[at], seed));
+    places.sort_by_cached_key(|&at| rank(seed, instances[at].id()));
     places.truncate(size);
     places.sort_unstable();
     *instances = places.into_iter().map(|at| instances[at].clone()).collect();
-}
-
-fn rank(instance: &ServiceInstance, seed: u64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (seed, instance.id()).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

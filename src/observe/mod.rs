@@ -49,7 +49,7 @@ pub enum Event<'a> {
     /// A connection ended.
     #[non_exhaustive]
     Disconnected { service: &'a ServiceName, endpoint: &'a Endpoint, error: Option<&'a Error> },
-    /// A channel published a set of endpoints to pick from.
+    /// What a channel's calls pick from has changed: `ready` endpoints of the `known`, none in an outage.
     #[non_exhaustive]
     PickSet { service: &'a ServiceName, policy: &'a str, ready: usize, known: usize },
     /// Nobody used a channel for its idle timeout: it lets its connections go until a call comes.

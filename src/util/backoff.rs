@@ -1,6 +1,6 @@
 //! Exponential backoff with jitter.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::rng::Rng;
 
@@ -41,18 +41,19 @@ impl Default for BackoffConfig {
 /// The waits of one series of tries.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
-    config: BackoffConfig,
+    // Shared, as there may be ten thousand.
+    config: Arc<BackoffConfig>,
     attempt: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new(config: BackoffConfig) -> Self {
-        Self { config, attempt: 0 }
+    pub(crate) fn new(config: impl Into<Arc<BackoffConfig>>) -> Self {
+        Self { config: config.into(), attempt: 0 }
     }
 
     /// The wait before the next try.
     pub(crate) fn next(&mut self, rng: &mut Rng) -> Duration {
-        let BackoffConfig { base, max, factor, jitter } = self.config;
+        let BackoffConfig { base, max, factor, jitter } = *self.config;
         let exponent = i32::try_from(self.attempt).unwrap_or(i32::MAX);
         let wait = (base.as_secs_f64() * factor.powi(exponent)).min(max.as_secs_f64());
         self.attempt = self.attempt.saturating_add(1);

@@ -6,6 +6,7 @@ pub(crate) mod file;
 pub(crate) mod filename;
 pub(crate) mod mix;
 pub(crate) mod pair;
+pub(crate) mod rank;
 pub(crate) mod raw;
 pub(crate) mod rng;
 #[cfg(any(feature = "file", feature = "tls"))]
