@@ -2,6 +2,9 @@
 
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
 
+#[allow(clippy::duplicate_mod, reason = "some tests have both of those that have this")]
+mod signal;
+
 use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
@@ -95,8 +98,7 @@ impl Server {
     }
 
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+        signal::send(&self.child, signal);
     }
 
     pub fn wait(&mut self, bound: Duration) -> ExitStatus {

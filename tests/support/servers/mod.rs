@@ -6,6 +6,10 @@
 
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used, reason = "each test uses its part")]
 
+#[allow(clippy::duplicate_mod, reason = "some tests have both of those that have this")]
+#[path = "../signal.rs"]
+mod signal;
+
 use std::{
     fs::File,
     io::Write,
@@ -131,8 +135,7 @@ impl Daemon {
 
     /// Sends a signal by its name, such as `STOP`.
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+        signal::send(&self.child, signal);
     }
 
     /// SIGKILL, and waits for the end.
