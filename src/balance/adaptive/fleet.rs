@@ -46,17 +46,43 @@ pub(super) struct Fleet {
     is_new: AtomicBool,
 }
 
+/// How many times busier than it is an endpoint counts.
+#[derive(Clone, Copy)]
+pub(super) struct Factor {
+    /// As it is slow, by this channel's own calls.
+    pub(super) slow: f32,
+    /// As it is new. That holds for this channel's calls alone: what others have there it says itself.
+    pub(super) new: f32,
+}
+
 /// One look at an endpoint.
 pub(super) struct Look {
-    /// Calls in flight, as if all weighed what the heaviest does.
-    pub(super) calls: f32,
-    /// How many times busier it counts: for what it failed, though that be no reason not to pick it; and as it is
-    /// slow by its own word.
-    pub(super) penalty: f32,
+    /// The requests that others have in flight, as if all weighed what the heaviest does.
+    others: f32,
+    /// This channel's calls, likewise.
+    own: f32,
+    /// How many times slower than others it is by its own word. That holds for this channel's calls alone, as all hear
+    /// the same word: they would all leave it at once, and come back at once.
+    slower: f32,
+    /// How many times busier it counts for what it failed, though that be no reason not to pick it.
+    penalty: f32,
     /// Whether it may be picked.
     pub(super) may: bool,
     /// Whether nothing speaks against it.
     pub(super) good: bool,
+}
+
+impl Look {
+    /// Who has least of it gets the call, which counts for so much.
+    #[inline(always)]
+    pub(super) fn score(&self, call: f32, factor: Factor) -> f32 {
+        (self.others + (self.own + call) * self.slower * factor.new) * factor.slow * self.penalty
+    }
+
+    /// How many times worse than others it is, whoever is busy.
+    pub(super) fn times(&self, factor: Factor) -> f32 {
+        self.slower * factor.new * factor.slow * self.penalty
+    }
 }
 
 impl Fleet {
@@ -87,18 +113,18 @@ impl Fleet {
             let load = &self.loads[at];
             load.pace(before, micros).into_iter().for_each(|pace| paces.push(pace));
             failures.push(load.failures());
-            self.reports.see(load, self.weights.lightness(at), micros, &self.past.holds, &mut seen);
+            self.reports.see(load, self.weights.lightness(at), micros, &self.past, &mut seen);
             new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
         let pace = paces.median();
         self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
         self.failures.store(failures.median().unwrap_or(0.0).to_bits(), Relaxed);
         self.is_new.store(new * 2.0 > seen.count, Relaxed);
-        self.reports.saw(seen, pace, &self.past.holds);
+        self.reports.saw(seen, pace, &self.past);
     }
 
     /// What holds for all looks of one pick.
-    pub(super) fn outlook(&self, micros: u64) -> Outlook {
+    pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
         self.reports.outlook(micros)
     }
 
@@ -106,8 +132,7 @@ impl Fleet {
         Some(f32::from_bits(self.pace.load(Relaxed))).filter(|pace| !pace.is_nan())
     }
 
-    /// How many times busier than it is an endpoint counts, as it is slow or new.
-    pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
+    pub(super) fn factor(&self, at: usize, micros: u64) -> Factor {
         let load = &self.loads[at];
         let others = self.pace();
         let slow = match (load.pace(others, micros), others) {
@@ -116,10 +141,10 @@ impl Fleet {
         };
         let known = self.known_for(load, micros);
         if known >= SLOW_START_MILLIS || self.is_new.load(Relaxed) {
-            return slow;
+            return Factor { slow, new: 1.0 };
         }
         let share = known as f32 / SLOW_START_MILLIS as f32;
-        slow / (FIRST_SHARE + (1.0 - FIRST_SHARE) * share)
+        Factor { slow, new: 1.0 / (FIRST_SHARE + (1.0 - FIRST_SHARE) * share) }
     }
 
     /// For how many milliseconds one has been known. Those that were there at the beginning are not new.
@@ -134,14 +159,15 @@ impl Fleet {
 
     // A hundred times in a pick.
     #[inline(always)]
-    pub(super) fn look(&self, at: usize, outlook: &Outlook) -> Look {
+    pub(super) fn look(&self, at: usize, outlook: &Outlook<'_>) -> Look {
         let (load, lightness) = (&self.loads[at], self.weights.lightness(at));
         let (own, standing) = load.look(millis(outlook.micros));
-        let (calls, slower) = outlook.of(load, own, lightness);
+        let (others, slower) = outlook.of(load, lightness);
         let tries = standing == Standing::Trial && own == 0;
+        let own = own as f32 * lightness;
         if standing == Standing::Good || standing == Standing::Spared || tries {
             let good = standing != Standing::Spared;
-            return Look { calls, penalty: slower, may: good, good };
+            return Look { others, own, slower, penalty: 1.0, may: good, good };
         }
         let failures = load.failures();
         // Where all fail alike none is set aside for it.
@@ -149,7 +175,7 @@ impl Fleet {
         // In sixteenths: those that fail about as often are alike.
         let failures = (failures * 16.0).round() / 16.0;
         let penalty = (1.02 / (1.02 - failures)).powi(2);
-        Look { calls, penalty: penalty * slower, may, good: may && penalty == 1.0 }
+        Look { others, own, slower, penalty, may, good: may && penalty == 1.0 }
     }
 
     fn failures(&self) -> f32 {

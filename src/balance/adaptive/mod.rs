@@ -7,6 +7,7 @@ mod probing;
 mod reports;
 mod sample;
 mod scan;
+mod waits;
 
 use std::sync::Arc;
 
@@ -25,15 +26,15 @@ use super::{Balancer, Node, Picker};
 /// at random:
 ///
 /// - The score of an endpoint is the requests in flight there and this one, by its weight, times how slow it
-///   is; the lowest wins, and chance among equals. With unequal weights, idle endpoints are drawn as they
-///   weigh.
+///   is; the lowest wins, and chance among equals. With unequal weights, idle endpoints are drawn as they weigh.
 /// - In flight are this channel's own calls. Of servers that [report](crate::server::RegistrationLayer) what they
 ///   have in flight, of all their clients, it is that of the others too; as the report gets older it
 ///   becomes what others have at all servers, within the time in which a server gets another call; and it counts for
 ///   as much as such reports were found to tell of the next ones.
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
 ///   median of all; that counts squared. Not being asked makes it more like the others, with a time
-///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency.
+///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency, as far as that
+///   is not because more waits there; but for this channel's calls alone, as all clients hear it at once.
 /// - Where calls are few, so that less than half of the servers were heard of within the time that a call takes, it
 ///   [asks](super::Pick::Probe) four at random before each call, and takes the best that answers; only of servers
 ///   that [answer](crate::server::RegistrationLayer::probes); for 3 ms, or twice as long as a first answer takes if that
@@ -45,8 +46,8 @@ use super::{Balancer, Node, Picker};
 ///   and only where the others do not fail as often. Afterwards one call at a time tries it, until fewer than a fifth of at least five fail.
 ///   `RESOURCE_EXHAUSTED` spares it for the time that a call takes, 250 ms at most. Never is more than half
 ///   of all set aside: then they are picked by how often they fail.
-/// - One that comes later than 10 s after the first call has a tenth of its share at first, all of it after
-///   10 s; unless most are new.
+/// - One that comes later than 10 s after the first call has a tenth of its share of this channel's calls at first, all of it
+///   after 10 s; unless most are new.
 #[derive(Debug, Clone)]
 pub struct Adaptive {
     past: Arc<Past>,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{fleet::Fleet, holds::Holds, reports::Outlook};
+use super::{fleet::Fleet, holds::Holds, reports::Outlook, waits::Waits};
 use crate::balance::{Pick, PickInfo, Probed, Probes};
 
 /// So many are asked.
@@ -35,6 +35,7 @@ pub(super) struct Past {
     /// before.
     saves: AtomicU32,
     pub(super) holds: Holds,
+    pub(super) waits: Waits,
 }
 
 impl Default for Past {
@@ -44,6 +45,7 @@ impl Default for Past {
             round_trip: AtomicU32::new(0),
             saves: AtomicU32::new(f32::INFINITY.to_bits()),
             holds: Holds::default(),
+            waits: Waits::default(),
         }
     }
 }
@@ -68,19 +70,19 @@ fn average(mean: &AtomicU32, nothing: f32, found: f32) {
 impl Fleet {
     /// Whom to ask before this call goes, or where it goes by what they said; none if that does not decide.
     #[inline]
-    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Pick> {
+    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
         if outlook.probes > 0.0 || info.probed.is_some() { self.asked(info, outlook) } else { None }
     }
 
     #[inline(never)]
-    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Pick> {
+    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
         match &info.probed {
             None => self.ask(info, outlook).map(Pick::Probe),
             Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
         }
     }
 
-    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Probes> {
+    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Probes> {
         // Those that cannot be asked get their share of calls by what else is known.
         if !self.asks || (info.random as u32 as f32) >= outlook.probes * u32::MAX as f32 {
             return None;
@@ -91,14 +93,14 @@ impl Fleet {
         (drawn.at().len() > 1).then(|| Probes::new(drawn.at().iter().copied(), wait))
     }
 
-    fn is_worth_asking(&self, at: usize, outlook: &Outlook) -> bool {
+    fn is_worth_asking(&self, at: usize, outlook: &Outlook<'_>) -> bool {
         let look = self.look(at, outlook);
-        let good = look.good && look.penalty * self.factor(at, outlook.micros) < WORSE;
+        let good = look.good && look.times(self.factor(at, outlook.micros)) < WORSE;
         good && self.loads[at].answers_probes() != Some(false)
     }
 
     /// The best of those that answered; none if none did.
-    fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
+    fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<usize> {
         average(&self.past.round_trip, 0.0, probed.first.as_secs_f32());
         let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
         let latency = |at: &usize| self.loads[*at].queued(outlook.micros).map(|queued| queued.latency);
@@ -107,10 +109,7 @@ impl Fleet {
         if most > 0.0 {
             average(&self.past.saves, f32::INFINITY, most - least);
         }
-        let score = |at: &usize| {
-            let look = self.look(*at, outlook);
-            (look.calls + 1.0) * look.penalty * self.factor(*at, outlook.micros)
-        };
+        let score = |at: &usize| self.look(*at, outlook).score(1.0, self.factor(*at, outlook.micros));
         there.copied().map(|at| (score(&at), at)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
     }
 }

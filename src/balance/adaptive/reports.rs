@@ -4,13 +4,17 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::{
     fleet::{BAND, REFRESH_MICROS},
-    holds::{Holds, left},
+    holds::left,
+    probing::Past,
     sample::Sample,
 };
 use crate::load::LoadCell;
 
 /// After so many typical latencies the same holds for how fast it is.
 const SPEED_LASTS: f32 = 20.0;
+/// What a server says of its requests in flight holds for no longer than so many times as all that it has take to be done.
+/// It may well come true for longer, but where all go by it that is the herd's doing.
+const LONGEST: f32 = 1.5;
 /// What was said within so many typical latencies is recent.
 const RECENT: f32 = 1.0;
 /// What was said within so many seconds was not looked at before.
@@ -24,8 +28,12 @@ pub(super) struct Reports {
     others: AtomicU32,
     /// One by the seconds for which what a server says of its requests in flight holds: until it gets another call, which
     /// is as many times a second as it has calls in flight while one takes
-    /// ([Little](https://doi.org/10.1287/opre.9.3.383)); or as much longer as was [found](Holds).
+    /// ([Little](https://doi.org/10.1287/opre.9.3.383)); or as much longer as was [found](super::holds::Holds).
     rate: AtomicU32,
+    /// The median of all requests in flight, likewise; 0 if none says so.
+    in_flight: AtomicU32,
+    /// The [power](super::waits::Waits::power) of that with which latencies grow.
+    waits: AtomicU32,
     /// The seconds above which an answer is slow: [`BAND`] times the median; infinite if none says how long they take.
     slow: AtomicU32,
     /// The seconds that a call typically takes, by this channel's own clock.
@@ -38,9 +46,10 @@ pub(super) struct Reports {
 
 impl Default for Reports {
     fn default() -> Self {
-        let [others, rate, slow, typical, way, probes] =
-            [f32::NAN, 100.0, f32::INFINITY, 0.01, 0.0, 0.0].map(|value: f32| AtomicU32::new(value.to_bits()));
-        Self { others, rate, slow, typical, way, probes }
+        let [others, rate, in_flight, waits, slow, typical, way, probes] =
+            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0]
+                .map(|value: f32| AtomicU32::new(value.to_bits()));
+        Self { others, rate, in_flight, waits, slow, typical, way, probes }
     }
 }
 
@@ -62,7 +71,7 @@ pub(super) struct Seen {
 
 impl Reports {
     /// Looks at one.
-    pub(super) fn see(&self, load: &LoadCell, lightness: f32, micros: u64, holds: &Holds, seen: &mut Seen) {
+    pub(super) fn see(&self, load: &LoadCell, lightness: f32, micros: u64, past: &Past, seen: &mut Seen) {
         let one = |is: bool| if is { 1.0 } else { 0.0 };
         seen.count += 1.0;
         seen.answering += one(load.answers_probes() == Some(true));
@@ -70,27 +79,35 @@ impl Reports {
         let Some(queued) = load.queued(micros) else { return };
         seen.in_flight.push(queued.in_flight * lightness);
         seen.others.push(queued.others * lightness);
-        if let Some((before, seconds)) = load.queued_before().filter(|_| queued.age < NEW) {
+        let is_new = queued.age < NEW;
+        if let Some((before, seconds)) = load.queued_before().filter(|_| is_new) {
             let [before, now] = [before, queued.others].map(|others| others * lightness - number(&self.others));
-            holds.learn(before, now, seconds * number(&self.rate));
+            past.holds.learn(before, now, seconds * number(&self.rate));
         }
         seen.recent += one(queued.age < RECENT * number(&self.typical));
         if queued.latency > 0.0 {
             seen.latency.push(queued.latency);
+            if is_new {
+                let busier = (queued.in_flight * lightness + 1.0) / (number(&self.in_flight) + 1.0);
+                past.waits.learn(busier, queued.latency / number(&self.slow) * BAND);
+            }
         }
     }
 
     /// All were looked at, and calls take so long, by the logarithm of their nanoseconds.
-    pub(super) fn saw(&self, mut seen: Seen, pace: Option<f32>, holds: &Holds) {
+    pub(super) fn saw(&self, mut seen: Seen, pace: Option<f32>, past: &Past) {
         self.others.store(seen.others.median().unwrap_or(f32::NAN).to_bits(), Relaxed);
         let latency = seen.latency.median();
         self.slow.store((latency.unwrap_or(f32::INFINITY) * BAND).to_bits(), Relaxed);
         if let Some(pace) = pace {
             self.typical.store((pace.exp() * 1e-9).max(1e-6).to_bits(), Relaxed);
         }
-        let in_flight = seen.in_flight.median().unwrap_or(0.0).max(1.0);
+        let in_flight = seen.in_flight.median().unwrap_or(0.0);
+        self.in_flight.store(in_flight.to_bits(), Relaxed);
+        self.waits.store(past.waits.power().to_bits(), Relaxed);
         let there = latency.unwrap_or_else(|| number(&self.typical));
-        self.rate.store((in_flight / (there * holds.times())).to_bits(), Relaxed);
+        let rate = (in_flight.max(1.0) / past.holds.times()).max(1.0 / LONGEST) / there;
+        self.rate.store(rate.to_bits(), Relaxed);
         self.way.store((number(&self.typical) - there).max(0.0).to_bits(), Relaxed);
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count && seen.answering * 2.0 > seen.count;
@@ -98,10 +115,11 @@ impl Reports {
         self.probes.store(probes.to_bits(), Relaxed);
     }
 
-    pub(super) fn outlook(&self, micros: u64) -> Outlook {
+    pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
         let others = number(&self.others);
         let told = |of: &AtomicU32| if others.is_nan() { 0.0 } else { number(of) };
         Outlook {
+            reports: self,
             micros,
             others,
             rate: told(&self.rate),
@@ -114,7 +132,8 @@ impl Reports {
 }
 
 /// What holds for all looks of one pick. What only matters where servers report is 0 elsewhere.
-pub(super) struct Outlook {
+pub(super) struct Outlook<'a> {
+    reports: &'a Reports,
     pub(super) micros: u64,
     others: f32,
     rate: f32,
@@ -126,30 +145,30 @@ pub(super) struct Outlook {
     pub(super) probes: f32,
 }
 
-impl Outlook {
-    /// The requests in flight at one, of which so many are this channel's own, as if it weighed what the heaviest
-    /// does; and how many times slower than the median it is.
+impl Outlook<'_> {
+    /// The requests that others have in flight at one, as if it weighed what the heaviest does; and how many times slower
+    /// than the median it is.
     #[inline(always)]
-    pub(super) fn of(&self, load: &LoadCell, own: u32, lightness: f32) -> (f32, f32) {
-        let calls = own as f32 * lightness;
-        if self.others.is_nan() { (calls, 1.0) } else { self.told(load, own, lightness) }
+    pub(super) fn of(&self, load: &LoadCell, lightness: f32) -> (f32, f32) {
+        if self.others.is_nan() { (0.0, 1.0) } else { self.told(load, lightness) }
     }
 
     /// What its server said becomes, as it gets older, what all say: one may look at all of them then, and yet not
     /// send where everyone sends whose reports are as old.
-    fn told(&self, load: &LoadCell, own: u32, lightness: f32) -> (f32, f32) {
-        let calls = own as f32 * lightness;
+    fn told(&self, load: &LoadCell, lightness: f32) -> (f32, f32) {
         let Some(queued) = load.queued(self.micros) else {
             // Who has answered nothing yet may well have nothing to do; and would not get to say so.
-            return (if load.succeeded() == 0 { calls } else { self.others + calls }, 1.0);
+            return (if load.succeeded() == 0 { 0.0 } else { self.others }, 1.0);
         };
         let believed = left((queued.age + self.way) * self.rate);
         let others = self.others + (queued.others * lightness - self.others) * believed;
         let mut slower = 1.0;
         if queued.latency > self.slow {
-            slower +=
-                ((queued.latency / self.slow).powi(2) - 1.0) * left(queued.age / self.typical * (1.0 / SPEED_LASTS));
+            // What waits there counts already.
+            let busier = (queued.in_flight * lightness + 1.0) / (number(&self.reports.in_flight) + 1.0);
+            let times = queued.latency / self.slow / busier.max(1.0).powf(number(&self.reports.waits));
+            slower += (times.powi(2) - 1.0).max(0.0) * left(queued.age / self.typical * (1.0 / SPEED_LASTS));
         }
-        (others + calls, slower)
+        (others, slower)
     }
 }

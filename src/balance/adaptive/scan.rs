@@ -1,14 +1,15 @@
 //! All endpoints are looked at for each call.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{
-    fleet::{Fleet, Look, SEEN},
+    fleet::{Factor, Fleet, Look, SEEN},
     reports::Outlook,
 };
 use crate::{
     balance::{Pick, PickInfo, Picker, mix},
     load::micros,
+    util::pair::{pack, unpack},
 };
 
 /// A call that takes so many times as long as they typically do is late.
@@ -17,35 +18,38 @@ const LATE: f32 = 2.0;
 /// The best of at most [`SEEN`].
 pub(super) struct Scan {
     fleet: Fleet,
-    /// See [`Fleet::factor`].
-    factors: Box<[AtomicU32]>,
+    /// A [`Factor`] each: slow, and new.
+    factors: Box<[AtomicU64]>,
 }
 
 impl Scan {
     pub(super) fn new(fleet: Fleet) -> Self {
-        let factors = fleet.loads.iter().map(|_| AtomicU32::new(1.0_f32.to_bits())).collect();
+        let factors = fleet.loads.iter().map(|_| AtomicU64::new(pack(1.0, 1.0))).collect();
         Self { fleet, factors }
     }
 
     fn refresh(&self, micros: u64) {
         self.fleet.refresh(micros, 0..self.factors.len());
         for (at, factor) in self.factors.iter().enumerate() {
-            factor.store(self.fleet.factor(at, micros).to_bits(), Relaxed);
+            let Factor { slow, new } = self.fleet.factor(at, micros);
+            factor.store(pack(slow, new), Relaxed);
         }
     }
 
     fn score(&self, at: usize, look: &Look, random: u64) -> f32 {
-        let factor = f32::from_bits(self.factors[at].load(Relaxed)) * look.penalty;
-        if self.fleet.weights.are_even() {
-            return (look.calls + 1.0) * factor;
-        }
-        // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
-        (look.calls + exponential(mix(random ^ (at as u64) << 32)) * self.fleet.weights.lightness(at)) * factor
+        let (slow, new) = unpack(self.factors[at].load(Relaxed));
+        let call = if self.fleet.weights.are_even() {
+            1.0
+        } else {
+            // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
+            exponential(mix(random ^ (at as u64) << 32)) * self.fleet.weights.lightness(at)
+        };
+        look.score(call, Factor { slow, new })
     }
 
     /// The best of all that were not tried.
     #[inline]
-    fn best(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Pick {
+    fn best(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Pick {
         let mut scores = [f32::INFINITY; SEEN];
         let scores = &mut scores[..self.factors.len()];
         let mut aside = 0;
@@ -85,7 +89,7 @@ impl Scan {
     /// Of equals that are busy, the one that was picked longest ago; who was so long ago that its call is late may be so
     /// for long, and comes last.
     #[inline(never)]
-    fn done_first(&self, scores: &[f32], least: f32, outlook: &Outlook) -> Option<usize> {
+    fn done_first(&self, scores: &[f32], least: f32, outlook: &Outlook<'_>) -> Option<usize> {
         let late = LATE * outlook.typical;
         let since = |at: usize| {
             let since = self.fleet.loads[at].since_picked(outlook.micros);

@@ -151,6 +151,46 @@ fn who_says_that_it_is_slow_gets_less() {
     assert!(to_the_slow <= 4, "{to_the_slow}");
 }
 
+/// A queue is counted once: as requests in flight, and not as slowness too, which would have all clients leave at once.
+#[test]
+fn that_more_waits_at_a_server_does_not_make_it_slow() {
+    let mut bench = reporting(10);
+    for _ in 0..300 {
+        bench.now += 6 * MS;
+        for at in 0..10 {
+            bench.random = mix(bench.random);
+            let in_flight = 2 + bench.random % 7;
+            bench.says(at, in_flight as f64 - 1.0, in_flight * 2);
+        }
+        bench.pick();
+    }
+    bench.now += 6 * MS;
+    (0..10).for_each(|at| bench.says(at, 4.0, 10));
+    bench.pick();
+    bench.says(2, 16.0, 34);
+    // Then nine others have as many as that one, and from then on all get the same.
+    let held: Vec<_> = (0..9 * 12 + 40).map(|_| bench.start()).collect();
+    let to_the_busy = held.iter().filter(|(at, _)| *at == 2).count();
+    assert!((2..=5).contains(&to_the_busy), "{to_the_busy}");
+}
+
+/// What others have at a new server it says itself.
+#[test]
+fn one_that_comes_later_has_less_of_this_channels_calls_not_more_of_others() {
+    let mut bench = reporting(9);
+    bench.now += 60 * SECOND;
+    bench.nodes = [bench.nodes.clone(), nodes(1)].concat();
+    bench.rebuild();
+    for _ in 0..3 {
+        bench.now += 6 * MS;
+        bench.all_say(4.0);
+        bench.pick();
+    }
+    let held: Vec<_> = (0..9 * 20).map(|_| bench.start()).collect();
+    let to_the_new = held.iter().filter(|(at, _)| *at == 9).count();
+    assert!((1..=3).contains(&to_the_new), "{to_the_new}");
+}
+
 #[test]
 fn a_few_are_asked_where_little_was_heard_and_the_best_of_them_gets_the_call() {
     for count in [10, 300] {
