@@ -37,18 +37,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let brief = args.iter().any(|arg| arg == "--brief");
     let (size, rounds) = if brief { (100, 2) } else { (10_000, 15) };
+    // The first come after ten thousand connections, and find memory as those left it.
+    let control_rounds = rounds * 20;
     // Each part in a process of its own, which is as small as it gets.
     if let Some(part) = args.iter().find_map(|arg| arg.strip_prefix("--part=")) {
         let part: BoxFuture<'_, _> = match part {
-            // The first rounds come after ten thousand connections, and find memory as those left it.
-            "channel" => Box::pin(channel(size, rounds * 20)),
+            "channel" => Box::pin(channel(size, control_rounds)),
             "known" => Box::pin(known(size)),
             _ => Box::pin(resolver(size, rounds)),
         };
         return runtime.block_on(part);
     }
     let mut marks = Marks::default();
-    println!("{size} endpoints, medians of {rounds} rounds, {} of the control task\n", rounds * 20);
+    println!("{size} endpoints, medians of {rounds} rounds, {control_rounds} of the control task\n");
     for part in ["resolver", "known", "channel"] {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(args.iter().filter(|arg| *arg == "--brief")).arg(format!("--part={part}"));

@@ -88,10 +88,14 @@ impl Reports {
         if queued.latency > 0.0 {
             seen.latency.push(queued.latency);
             if is_new {
-                let busier = (queued.in_flight * lightness + 1.0) / (number(&self.in_flight) + 1.0);
-                past.waits.learn(busier, queued.latency / number(&self.slow) * BAND);
+                past.waits.learn(self.busier(queued.in_flight * lightness), queued.latency / number(&self.slow) * BAND);
             }
         }
+    }
+
+    /// How many times as much as the median one has to do that has so many requests in flight, with one more.
+    fn busier(&self, in_flight: f32) -> f32 {
+        (in_flight + 1.0) / (number(&self.in_flight) + 1.0)
     }
 
     /// All were looked at, and calls take so long, by the logarithm of their nanoseconds.
@@ -165,7 +169,7 @@ impl Outlook<'_> {
         let mut slower = 1.0;
         if queued.latency > self.slow {
             // What waits there counts already.
-            let busier = (queued.in_flight * lightness + 1.0) / (number(&self.reports.in_flight) + 1.0);
+            let busier = self.reports.busier(queued.in_flight * lightness);
             let times = queued.latency / self.slow / busier.max(1.0).powf(number(&self.reports.waits));
             slower += (times.powi(2) - 1.0).max(0.0) * left(queued.age / self.typical * (1.0 / SPEED_LASTS));
         }

@@ -63,6 +63,19 @@ impl Bench {
         shares
     }
 
+    /// How many of so many calls that all stay open one gets.
+    fn share_of_open(&mut self, calls: usize, at: usize) -> usize {
+        let open: Vec<_> = (0..calls).map(|_| self.start()).collect();
+        open.iter().filter(|(is, _)| *is == at).count()
+    }
+
+    /// One more endpoint comes.
+    fn comes_anew(&mut self) {
+        let more = nodes(self.nodes.len() + 1).pop().expect("one more");
+        self.nodes.push(more);
+        self.rebuild();
+    }
+
     /// A call to one that ends after a while.
     fn call(&self, at: usize, took: Duration, outcome: Outcome) {
         self.nodes[at].load().start(self.now).finish(outcome, self.now + took);
@@ -246,14 +259,10 @@ fn one_that_comes_later_gets_its_share_by_and_by() {
         bench.pick();
         bench.now += 60 * SECOND;
         bench.pick();
-        let more = nodes(count + 1).pop().expect("one more");
-        bench.nodes.push(more);
-        bench.rebuild();
+        bench.comes_anew();
         let mut shares = Vec::new();
         for _ in 0..4 {
-            let mut held: Vec<_> = (0..(count + 1) * 100).map(|_| bench.start()).collect();
-            shares.push(held.iter().filter(|(at, _)| *at == count).count());
-            held.clear();
+            shares.push(bench.share_of_open((count + 1) * 100, count));
             bench.now += 5 * SECOND;
         }
         for (share, range) in shares.iter().zip([5..20, 40..75, 75..140, 75..140]) {

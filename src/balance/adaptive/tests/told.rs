@@ -114,8 +114,7 @@ fn who_says_nothing_gets_its_share_where_others_report() {
 fn one_that_comes_anew_gets_its_first_calls_though_all_others_are_busy() {
     let mut bench = reporting(8);
     bench.now += 20 * SECOND;
-    bench.nodes = [bench.nodes.clone(), nodes(1)].concat();
-    bench.rebuild();
+    bench.comes_anew();
     for _ in 0..2 {
         (0..8).for_each(|at| bench.says(at, 40.0, 100));
         bench.now += 4 * MS;
@@ -123,8 +122,7 @@ fn one_that_comes_anew_gets_its_first_calls_though_all_others_are_busy() {
         bench.now += 4 * MS;
     }
     (0..8).for_each(|at| bench.says(at, 40.0, 100));
-    let held: Vec<_> = (0..8).map(|_| bench.start()).collect();
-    let to_the_new = held.iter().filter(|(at, _)| *at == 8).count();
+    let to_the_new = bench.share_of_open(8, 8);
     assert!((2..8).contains(&to_the_new), "{to_the_new}");
 }
 
@@ -146,8 +144,7 @@ fn what_is_in_flight_counts_by_weight() {
 fn who_says_that_it_is_slow_gets_less() {
     let mut bench = reporting(10);
     bench.says(2, 4.0, 50);
-    let held: Vec<_> = (0..200).map(|_| bench.start()).collect();
-    let to_the_slow = held.iter().filter(|(at, _)| *at == 2).count();
+    let to_the_slow = bench.share_of_open(200, 2);
     assert!(to_the_slow <= 4, "{to_the_slow}");
 }
 
@@ -169,8 +166,7 @@ fn that_more_waits_at_a_server_does_not_make_it_slow() {
     bench.pick();
     bench.says(2, 16.0, 34);
     // Then nine others have as many as that one, and from then on all get the same.
-    let held: Vec<_> = (0..9 * 12 + 40).map(|_| bench.start()).collect();
-    let to_the_busy = held.iter().filter(|(at, _)| *at == 2).count();
+    let to_the_busy = bench.share_of_open(9 * 12 + 40, 2);
     assert!((2..=5).contains(&to_the_busy), "{to_the_busy}");
 }
 
@@ -179,15 +175,13 @@ fn that_more_waits_at_a_server_does_not_make_it_slow() {
 fn one_that_comes_later_has_less_of_this_channels_calls_not_more_of_others() {
     let mut bench = reporting(9);
     bench.now += 60 * SECOND;
-    bench.nodes = [bench.nodes.clone(), nodes(1)].concat();
-    bench.rebuild();
+    bench.comes_anew();
     for _ in 0..3 {
         bench.now += 6 * MS;
         bench.all_say(4.0);
         bench.pick();
     }
-    let held: Vec<_> = (0..9 * 20).map(|_| bench.start()).collect();
-    let to_the_new = held.iter().filter(|(at, _)| *at == 9).count();
+    let to_the_new = bench.share_of_open(9 * 20, 9);
     assert!((1..=3).contains(&to_the_new), "{to_the_new}");
 }
 
