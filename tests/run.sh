@@ -16,6 +16,8 @@ log=$(mktemp)
 # Killed, it leaves nothing behind.
 trap 'rm -rf "$log"' EXIT
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+# All is built once here; what the next build could take over costs time now.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 
 summary() {
     echo
@@ -67,46 +69,36 @@ if ! command -v cargo >/dev/null; then
 fi
 cargo fmt --version >/dev/null 2>&1 || step "install rustfmt" rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || step "install clippy" rustup component add clippy
+
+# What tests start: registries and grpc-go's and Kratos's programs, built once from pinned modules into a cache
+# outside the checkout.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/callsign
+mkdir -p "$cache"
+lacking=()
+for dir in tests/servers/*/; do
+    name=$(basename "$dir")
+    stamp=$(cat tests/servers/build.sh "$dir"* | sha256sum | cut -c1-16)
+    if [[ (-z $only || $name == *"$only"*) && (! -e $cache/$name || $(cat "$cache/$name.stamp" 2>/dev/null) != "$stamp") ]]; then
+        [[ -e $dir/go.mod ]] && tool=go || tool=mvn
+        if ! command -v "$tool" >/dev/null; then
+            echo "$tool is missing: tests/servers/build.sh needs it for $name. Go 1.26 or later: https://go.dev/dl; Maven: https://maven.apache.org"
+            exit 1
+        fi
+        lacking+=("$name:$stamp")
+    fi
+done
+# Go's modules come while Rust's tools compile. What does not is told when it is built.
+for server in "${lacking[@]}"; do
+    (cd "tests/servers/${server%:*}" && timeout 600 go mod download)
+done &>/dev/null &
+modules=$!
 # Optimised, tools take longer to build than all their work here does.
 need cargo-deny cargo install --quiet --locked --debug cargo-deny
-
-# grpc-go's interoperability programs, built once into a cache outside the checkout.
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/callsign
-if [[ -z $only || interop == *"$only"* ]]; then
-    if ! command -v go >/dev/null; then
-        echo "go is missing: install Go 1.26 or later, see https://go.dev/dl"
-        exit 1
-    fi
-    stamp=$(cat tests/interop/* | sha256sum | cut -c1-16)
-    if [[ ! -x $cache/interop || $(cat "$cache/interop.stamp" 2>/dev/null) != "$stamp" ]]; then
-        mkdir -p "$cache"
-        step "build interop programs of grpc-go" go build -C tests/interop -o "$cache/interop" .
-        echo "$stamp" >"$cache/interop.stamp"
-    fi
-fi
-
-# Registries, as tests start them: built once from pinned modules, into the same cache.
-server() { # server NAME TOOL
-    if [[ -n $only && $1 != *"$only"* ]]; then
-        return
-    fi
-    if ! command -v "$2" >/dev/null; then
-        echo "$2 is missing: tests/servers/build.sh needs it for $1"
-        exit 1
-    fi
-    local stamp
-    stamp=$(cat tests/servers/build.sh "tests/servers/$1"/* | sha256sum | cut -c1-16)
-    if [[ ! -e $cache/$1 || $(cat "$cache/$1.stamp" 2>/dev/null) != "$stamp" ]]; then
-        step "build $1" tests/servers/build.sh "$1" "$cache"
-        echo "$stamp" >"$cache/$1.stamp"
-    fi
-}
-
-server etcd go
-server consul go
-server kratos go
-server kube-apiserver go
-server zookeeper mvn
+wait "$modules"
+for server in "${lacking[@]}"; do
+    step "build ${server%:*}" tests/servers/build.sh "${server%:*}" "$cache"
+    echo "${server#*:}" >"$cache/${server%:*}.stamp"
+done
 
 # ── the quickest first ──────────────────────────────────────────────────────────────────────────
 

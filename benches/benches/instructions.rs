@@ -1,17 +1,18 @@
 //! How many instructions a pick, a publication and a unary call take: counted, so that they are the
 //! same on a busy machine, and held to what they were.
 //!
-//! `cargo bench -p callsign-bench --bench instructions`, where valgrind is installed. Each is run
-//! under callgrind with two numbers of repetitions; the difference is what one repetition takes.
+//! `cargo bench -p callsign-bench --bench instructions`, where valgrind is installed.
 
 use std::{
     convert::Infallible,
     error::Error,
+    io,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use callsign::{
@@ -28,7 +29,10 @@ use callsign_bench::{
 };
 use http::HeaderMap;
 use serde_json::json;
-use tokio::{runtime::Builder, sync::mpsc};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc,
+};
 use tower::discover::Change;
 
 /// What is counted, of how many endpoints, and the instructions that one may take at most: what it
@@ -41,8 +45,8 @@ const GATES: [(&str, usize, u64); 5] = [
     ("unary", 1_000, 65_000),
 ];
 
-/// So often, and three times as often.
-const TIMES: usize = 400;
+/// So often it is counted, and half as often done before, so that what only the first take is none of it.
+const TIMES: usize = 800;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();
@@ -71,8 +75,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn run(what: &str, endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
     match what {
         "pick" => pick(endpoints, times),
-        "publish" => Builder::new_current_thread().enable_all().build()?.block_on(publish(endpoints, times)),
-        _ => Builder::new_current_thread().enable_all().build()?.block_on(unary(endpoints, times)),
+        "publish" => publish(endpoints, times),
+        _ => unary(endpoints, times),
     }
 }
 
@@ -91,15 +95,36 @@ fn pick(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
     let nodes = nodes.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     let picker = Policy::default().balancer(1).rebuild(&nodes);
     let (headers, now) = (HeaderMap::new(), Instant::now());
-    let mut random = 1_u64;
-    for _ in 0..times {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let info = PickInfo::new("/echo.v1.Echo/Call", &headers, now, random);
-        let Pick::At(at) = picker.pick(&info) else { return Err("no pick".into()) };
-        drop(std::hint::black_box(nodes[at].load().start(now)));
-    }
-    Ok(())
+    twice(times, &mut |times| {
+        let mut random = times.start as u64;
+        for _ in times {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let info = PickInfo::new("/echo.v1.Echo/Call", &headers, now, random);
+            let Pick::At(at) = picker.pick(&info) else { return Err("no pick".into()) };
+            drop(std::hint::black_box(nodes[at].load().start(now)));
+        }
+        Ok(())
+    })
 }
+
+/// Repeats, half as often as asked for and then, counted, as often.
+fn twice(
+    times: usize,
+    repeat: &mut dyn FnMut(Range<usize>) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let before = times / 2;
+    repeat(0..before)?;
+    let mut result = Ok(());
+    valgrind::counted(&mut || result = repeat(before..before + times));
+    result
+}
+
+/// The runtime of a channel and its servers, whose clock goes by [`CALL`] for each call, however slow the machine is.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().start_paused(true).build()
+}
+
+const CALL: Duration = Duration::from_micros(50);
 
 /// Connects to an echo server of its own in this very thread.
 #[derive(Debug)]
@@ -152,27 +177,38 @@ async fn channel(endpoints: usize) -> Result<(Channel, Changes, Arc<Published>),
 }
 
 /// Publishes a set, of which one endpoint has a new weight.
-async fn publish(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
-    let (_channel, changes, published) = channel(endpoints).await?;
-    for n in 0..times {
-        let before = published.times.load(Relaxed);
-        let endpoint = endpoint(n % endpoints, n + 2)?;
-        changes.send(Ok(Change::Insert(endpoint.key().clone(), endpoint)))?;
-        while published.times.load(Relaxed) == before {
-            tokio::task::yield_now().await;
-        }
-    }
-    Ok(())
+fn publish(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
+    let runtime = runtime()?;
+    let (_channel, changes, published) = runtime.block_on(channel(endpoints))?;
+    twice(times, &mut |times| {
+        runtime.block_on(async {
+            for n in times {
+                let before = published.times.load(Relaxed);
+                let endpoint = endpoint(n % endpoints, n + 2)?;
+                changes.send(Ok(Change::Insert(endpoint.key().clone(), endpoint)))?;
+                while published.times.load(Relaxed) == before {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Ok(())
+        })
+    })
 }
 
 /// Makes unary calls, the server's side in memory counted in.
-async fn unary(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
-    let (channel, _changes, _) = channel(endpoints).await?;
+fn unary(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
+    let runtime = runtime()?;
+    let (channel, _changes, _) = runtime.block_on(channel(endpoints))?;
     let shape = Shape::new(100, 1);
     let messages = shape.messages();
-    for n in 0..times {
-        let call = on_channel(channel.clone(), Raw::default(), shape, messages.get(n));
-        call.await.map_err(|error| error.to_string())?;
-    }
-    Ok(())
+    twice(times, &mut |times| {
+        runtime.block_on(async {
+            for n in times {
+                let call = on_channel(channel.clone(), Raw::default(), shape, messages.get(n));
+                call.await.map_err(|error| error.to_string())?;
+                tokio::time::advance(CALL).await;
+            }
+            Ok(())
+        })
+    })
 }

@@ -54,18 +54,11 @@ impl Bucket {
     fn observe(&self, micros: u32) {
         let at = self.next.fetch_add(1, Relaxed) as usize;
         self.samples[at % SAMPLES].store(micros, Relaxed);
-        let mut sorted = [0; SAMPLES];
-        let mut count = 0;
-        for sample in &self.samples {
-            let sample = sample.load(Relaxed);
-            if sample > 0 {
-                sorted[count] = sample;
-                count += 1;
-            }
-        }
-        let sorted = &mut sorted[..count];
+        // Places that none has taken yet are 0, and come first.
+        let mut sorted = self.samples.each_ref().map(|sample| sample.load(Relaxed));
         sorted.sort_unstable();
-        self.median.store(sorted[count / 2], Relaxed);
+        let free = sorted.iter().filter(|sample| **sample == 0).count();
+        self.median.store(sorted[(free + SAMPLES) / 2], Relaxed);
     }
 }
 

@@ -122,12 +122,15 @@ impl Counting {
     }
 
     fn report(&self, trailers: &mut HeaderMap) {
-        let Settings { reports, .. } = &*self.settings;
+        let settings = &*self.settings;
         let call = self.load.as_ref().and_then(|load| load.call.as_ref());
+        if !settings.reports && !settings.answers_probes() && call.is_none() {
+            return;
+        }
         let mut message = Message::new();
-        if *reports {
-            self.settings.measured(&mut message, 1);
-        } else if self.settings.answers_probes() {
+        if settings.reports {
+            settings.measured(&mut message, 1);
+        } else if settings.answers_probes() {
             message.answers_probes();
         }
         if let Some(call) = call {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds a program that tests start, once, from the pinned modules beside this file.
 #
-#   tests/servers/build.sh NAME CACHE    consul, etcd, kratos, kube-apiserver or zookeeper → CACHE/NAME
+#   tests/servers/build.sh NAME CACHE    consul, etcd, interop, kratos, kube-apiserver or zookeeper → CACHE/NAME
 set -euo pipefail
 name=$1 cache=$2
 cd "$(dirname "$0")/$name"
@@ -24,5 +24,7 @@ case $name in
         flags+=" -X $base.gitVersion=v$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}"
         ;;
 esac
-CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "$flags" -o "$cache/$name.new" "$package"
+# Without inlining and what debuggers read, it takes half as long to build.
+CGO_ENABLED=0 GOGC=400 go build -trimpath -buildvcs=false -gcflags 'all=-l -dwarf=false' -ldflags "$flags" \
+    -o "$cache/$name.new" "$package"
 mv "$cache/$name.new" "$cache/$name"
