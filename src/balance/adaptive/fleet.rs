@@ -18,8 +18,16 @@ use crate::{
 /// Of no more are all looked at when it is to be seen what is typical; of more, so many.
 pub(super) const SEEN: usize = 128;
 
-/// An endpoint that is so much slower than the median is slow.
-pub(super) const BAND: f32 = 1.3;
+/// An endpoint that is so many times slower than the median is slow,
+const BAND: f32 = 1.3;
+/// if it is by so many seconds too: a call that takes less than that is as often made longer by who wakes up late, or
+/// by a cold cache, and who is picked seldom has more of both.
+const BLUR: f32 = 0.000_25;
+
+/// The seconds above which it is.
+pub(super) fn slow_from(median: f32) -> f32 {
+    median * BAND + BLUR
+}
 
 /// How long one that is new has less than its share, and what it has at first.
 const SLOW_START_MILLIS: u32 = 10_000;
@@ -39,6 +47,8 @@ pub(super) struct Fleet {
     due: Due,
     /// The median of the logarithms of the typical latencies in nanoseconds; NaN if there are none.
     pace: AtomicU32,
+    /// The logarithm above which one is slow.
+    slow: AtomicU32,
     /// The median share of failures.
     failures: AtomicU32,
     reports: Reports,
@@ -94,6 +104,7 @@ impl Fleet {
             asks,
             due: Due::default(),
             pace: AtomicU32::new(f32::NAN.to_bits()),
+            slow: AtomicU32::new(f32::INFINITY.to_bits()),
             failures: AtomicU32::new(0),
             reports: Reports::default(),
             is_new: AtomicBool::new(false),
@@ -118,6 +129,8 @@ impl Fleet {
         }
         let pace = paces.median();
         self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
+        let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());
+        self.slow.store(slow.to_bits(), Relaxed);
         self.failures.store(failures.median().unwrap_or(0.0).to_bits(), Relaxed);
         self.is_new.store(new * 2.0 > seen.count, Relaxed);
         self.reports.saw(seen, pace, &self.past);
@@ -134,11 +147,8 @@ impl Fleet {
 
     pub(super) fn factor(&self, at: usize, micros: u64) -> Factor {
         let load = &self.loads[at];
-        let others = self.pace();
-        let slow = match (load.pace(others, micros), others) {
-            (Some(pace), Some(others)) if pace - others > BAND.ln() => (2.0 * (pace - others - BAND.ln())).exp(),
-            _ => 1.0,
-        };
+        let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - f32::from_bits(self.slow.load(Relaxed)));
+        let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
         let known = self.known_for(load, micros);
         if known >= SLOW_START_MILLIS || self.is_new.load(Relaxed) {
             return Factor { slow, new: 1.0 };

@@ -32,7 +32,7 @@ use super::{Balancer, Node, Picker};
 ///   becomes what others have at all servers, within the time in which a server gets another call; and it counts for
 ///   as much as such reports were found to tell of the next ones.
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
-///   median of all; that counts squared. Not being asked makes it more like the others, with a time
+///   median of all and 0.25 ms; that counts squared. Not being asked makes it more like the others, with a time
 ///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency, as far as that
 ///   is not because more waits there; but for this channel's calls alone, as all clients hear it at once.
 /// - Where calls are few, so that less than half of the servers were heard of within the time that a call takes, it

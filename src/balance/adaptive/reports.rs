@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::{
-    fleet::{BAND, REFRESH_MICROS},
+    fleet::{REFRESH_MICROS, slow_from},
     holds::left,
     probing::Past,
     sample::Sample,
@@ -34,8 +34,8 @@ pub(super) struct Reports {
     in_flight: AtomicU32,
     /// The [power](super::waits::Waits::power) of that with which latencies grow.
     waits: AtomicU32,
-    /// The seconds above which an answer is slow: [`BAND`] times the median; infinite if none says how long they take.
-    slow: AtomicU32,
+    /// The median of the seconds that answers take, as servers say; infinite if none says so.
+    latency: AtomicU32,
     /// The seconds that a call typically takes, by this channel's own clock.
     typical: AtomicU32,
     /// The seconds on the way, to the server and back.
@@ -46,10 +46,10 @@ pub(super) struct Reports {
 
 impl Default for Reports {
     fn default() -> Self {
-        let [others, rate, in_flight, waits, slow, typical, way, probes] =
+        let [others, rate, in_flight, waits, latency, typical, way, probes] =
             [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0]
                 .map(|value: f32| AtomicU32::new(value.to_bits()));
-        Self { others, rate, in_flight, waits, slow, typical, way, probes }
+        Self { others, rate, in_flight, waits, latency, typical, way, probes }
     }
 }
 
@@ -88,7 +88,7 @@ impl Reports {
         if queued.latency > 0.0 {
             seen.latency.push(queued.latency);
             if is_new {
-                past.waits.learn(self.busier(queued.in_flight * lightness), queued.latency / number(&self.slow) * BAND);
+                past.waits.learn(self.busier(queued.in_flight * lightness), queued.latency / number(&self.latency));
             }
         }
     }
@@ -102,7 +102,7 @@ impl Reports {
     pub(super) fn saw(&self, mut seen: Seen, pace: Option<f32>, past: &Past) {
         self.others.store(seen.others.median().unwrap_or(f32::NAN).to_bits(), Relaxed);
         let latency = seen.latency.median();
-        self.slow.store((latency.unwrap_or(f32::INFINITY) * BAND).to_bits(), Relaxed);
+        self.latency.store(latency.unwrap_or(f32::INFINITY).to_bits(), Relaxed);
         if let Some(pace) = pace {
             self.typical.store((pace.exp() * 1e-9).max(1e-6).to_bits(), Relaxed);
         }
@@ -128,7 +128,7 @@ impl Reports {
             others,
             rate: told(&self.rate),
             way: told(&self.way),
-            slow: told(&self.slow),
+            latency: told(&self.latency),
             typical: number(&self.typical),
             probes: number(&self.probes),
         }
@@ -142,7 +142,7 @@ pub(super) struct Outlook<'a> {
     others: f32,
     rate: f32,
     way: f32,
-    slow: f32,
+    latency: f32,
     /// The seconds that a call typically takes.
     pub(super) typical: f32,
     /// The share of calls for which some are asked.
@@ -166,11 +166,11 @@ impl Outlook<'_> {
         };
         let believed = left((queued.age + self.way) * self.rate);
         let others = self.others + (queued.others * lightness - self.others) * believed;
-        let mut slower = 1.0;
-        if queued.latency > self.slow {
+        let (mut slower, slow) = (1.0, slow_from(self.latency));
+        if queued.latency > slow {
             // What waits there counts already.
             let busier = self.reports.busier(queued.in_flight * lightness);
-            let times = queued.latency / self.slow / busier.max(1.0).powf(number(&self.reports.waits));
+            let times = queued.latency / slow / busier.max(1.0).powf(number(&self.reports.waits));
             slower += (times.powi(2) - 1.0).max(0.0) * left(queued.age / self.typical * (1.0 / SPEED_LASTS));
         }
         (others, slower)

@@ -69,7 +69,8 @@ impl Scan {
         for at in info.tried {
             scores.get_mut(*at).into_iter().for_each(|score| *score = f32::INFINITY);
         }
-        let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
+        // Half as many instructions as `f32::min`.
+        let least = scores.iter().fold(f32::INFINITY, |least, score| if *score < least { *score } else { least });
         if least == f32::INFINITY {
             // What is set aside is better than nothing.
             return info.draw(info.random, self.factors.len()).map_or(Pick::Queue, Pick::At);

@@ -142,6 +142,19 @@ fn the_slow_is_left_out_and_tried_again_by_and_by() {
 }
 
 #[test]
+fn what_a_late_wake_up_takes_makes_nobody_slow() {
+    let mut bench = Bench::new(nodes(5));
+    bench.answer_all(MS / 20);
+    (0..20).for_each(|_| bench.call(3, MS / 4, Outcome::Success));
+    bench.now += SECOND / 100;
+    let shares = bench.shares(1_000);
+    assert!((150..250).contains(&shares[3]), "five times slower, and by less than a wake-up: {shares:?}");
+    (0..20).for_each(|_| bench.call(3, MS, Outcome::Success));
+    bench.now += SECOND / 100;
+    assert_eq!(bench.shares(1_000)[3], 0);
+}
+
+#[test]
 fn the_failing_is_set_aside_tried_by_one_call_and_trusted_again() {
     let mut bench = Bench::new(nodes(4));
     bench.answer_all(10 * MS);
