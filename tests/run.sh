@@ -92,8 +92,11 @@ for server in "${lacking[@]}"; do
     (cd "tests/servers/${server%:*}" && timeout 600 go mod download)
 done &>/dev/null &
 modules=$!
-# Optimised, tools take longer to build than all their work here does.
-need cargo-deny cargo install --quiet --locked --debug cargo-deny
+# Optimised, or with what debuggers read, tools take longer to build than all their work here does.
+tool() { # tool NAME
+    need "$1" env CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug "$1"
+}
+tool cargo-deny
 wait "$modules"
 for server in "${lacking[@]}"; do
     step "build ${server%:*}" tests/servers/build.sh "${server%:*}" "$cache"
@@ -114,7 +117,9 @@ for feature in $(sed -n '/^\[features\]/,/^\[dependencies\]/s/^\([a-z-]*\) = \[.
 done
 step "clippy, benches and models" cargo clippy --quiet -p callsign-bench -p callsign-model --all-targets -- "${lint[@]}"
 
-step "test house" cargo test --quiet --test house
+# All in one go, on all processors.
+step "tests build" cargo test --quiet --features full --lib --tests --no-run
+step "test house" cargo test --quiet --features full --test house
 step "models, in every order" cargo run --quiet -p callsign-model
 step "test units" cargo test --quiet --features full --lib
 for test in tests/*.rs; do
@@ -138,7 +143,7 @@ done
 # No sanitizer: no code here is unsafe, and without one what it stands on builds in half the time.
 # Coverage needs flags that only nightly compilers take, or one that is told to. What is found goes into a
 # directory of its own; a crash leaves its input in fuzz/artifacts.
-need cargo-fuzz cargo install --quiet --locked --debug cargo-fuzz
+tool cargo-fuzz
 found=$(mktemp -d)
 trap 'rm -rf "$log" "$found"' EXIT
 fuzz() { # fuzz NAME TARGET RUNS
