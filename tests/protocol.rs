@@ -312,6 +312,26 @@ async fn a_goaway_tells_which_calls_were_not_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_cross_a_connection_s_end_again_and_again_are_not_lost() {
+    let net = Net::new();
+    raw(&net, |mut raw| async move {
+        // An end in good order after one answer, which all the other calls cross.
+        let first = raw.call().await?;
+        raw.write(HEADERS, END_HEADERS, first, &headers(OK)).await?;
+        raw.write(DATA, 0, first, EMPTY).await?;
+        raw.write(HEADERS, END_HEADERS | END_STREAM, first, &headers(FINE)).await?;
+        sleep(Duration::from_millis(10)).await;
+        raw.write(GOAWAY, 0, 0, &[first.to_be_bytes(), [0; 4]].concat()).await?;
+        while raw.read().await.is_ok() {}
+        Ok(())
+    });
+    let channel = channel(&net);
+    let answers = futures_util::future::join_all((0..8).map(|_| call(&channel))).await;
+    answers.into_iter().for_each(|answer| drop(answer.unwrap()));
+    assert_eq!(net.made("a:1"), 8);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_trickle_keeps_to_the_deadline() {
     let net = Net::new();
     raw(&net, |mut raw| async move {

@@ -150,6 +150,8 @@ impl Call {
     ///
     /// What never left is free, and what was refused unprocessed once
     /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#transparent-retries)).
+    /// What crossed an old connection's end is free too: the server refused nothing, a client that sends all in its
+    /// order would not have sent it, and as the connection had answered, calls get on.
     fn again(&mut self, Failed { failure, served, load }: Failed) -> Result<(), Status> {
         let error = match failure {
             Failure::Request(status) => return Err(status),
@@ -160,7 +162,7 @@ impl Call {
                 self.refused = Some(load);
                 error
             }
-            Failure::NotSent(error) => error,
+            Failure::Crossed(error) | Failure::NotSent(error) => error,
         };
         if !self.body.rewind() {
             return Err(served.failed(error.context("too much of the request was sent to send it again")));

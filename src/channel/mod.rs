@@ -58,7 +58,8 @@ use crate::{error::Result, util::task::Task};
 ///
 /// A call fails with a [`Status`] that names the service, the endpoint, and the cause, which is
 /// also in its [source](std::error::Error::source). What never left this process is sent
-/// elsewhere, and what a server refused unprocessed once more
+/// elsewhere, what crossed the end of an old connection goes to the next one, and what a server
+/// refused unprocessed is sent once more
 /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#transparent-retries)).
 ///
 /// | code | when |

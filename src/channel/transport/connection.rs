@@ -71,6 +71,11 @@ impl Stream {
         })
     }
 
+    /// Whether the server has answered a call on its connection.
+    pub(super) fn has_answered(&self) -> bool {
+        self.0.has_answered()
+    }
+
     /// The server has answered on it.
     pub(in crate::channel) fn answered(&self) {
         self.0.0.streams.answered();

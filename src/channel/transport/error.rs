@@ -10,6 +10,8 @@ use crate::error::{Error, Kind};
 pub(in crate::channel) enum Failure {
     /// No byte of it left this process.
     NotSent(Error),
+    /// It crossed the end of a connection that had answered, as servers end theirs once they are old.
+    Crossed(Error),
     /// The server said that it did nothing about it.
     Refused(Error),
     /// The server may have acted on it.
@@ -34,9 +36,16 @@ impl Failure {
     pub(super) fn of_stream(error: h2::Error, stream: &Stream) -> Self {
         // A GOAWAY that ends a stream names a last stream before it.
         let goaway = error.is_go_away() && error.is_remote();
+        let crossed = goaway && error.reason() == Some(Reason::NO_ERROR) && stream.has_answered();
         let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
         let error = describe(error, stream);
-        if goaway || refused { Self::Refused(error) } else { Self::Failed(error) }
+        if crossed {
+            Self::Crossed(error)
+        } else if goaway || refused {
+            Self::Refused(error)
+        } else {
+            Self::Failed(error)
+        }
     }
 }
 
