@@ -7,7 +7,6 @@ use std::{
     convert::Infallible,
     error::Error,
     io,
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -45,7 +44,7 @@ const GATES: [(&str, usize, u64); 5] = [
     ("unary", 1_000, 65_000),
 ];
 
-/// So often it is counted, and half as often done before, so that what only the first take is none of it.
+/// So often it is counted.
 const TIMES: usize = 800;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -95,7 +94,7 @@ fn pick(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
     let nodes = nodes.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     let picker = Policy::default().balancer(1).rebuild(&nodes);
     let (headers, now) = (HeaderMap::new(), Instant::now());
-    twice(times, &mut |times| {
+    valgrind::count(times, &mut |times| {
         let mut random = times.start as u64;
         for _ in times {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -105,18 +104,6 @@ fn pick(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
         }
         Ok(())
     })
-}
-
-/// Repeats, half as often as asked for and then, counted, as often.
-fn twice(
-    times: usize,
-    repeat: &mut dyn FnMut(Range<usize>) -> Result<(), Box<dyn Error>>,
-) -> Result<(), Box<dyn Error>> {
-    let before = times / 2;
-    repeat(0..before)?;
-    let mut result = Ok(());
-    valgrind::counted(&mut || result = repeat(before..before + times));
-    result
 }
 
 /// The runtime of a channel and its servers, whose clock goes by [`CALL`] for each call, however slow the machine is.
@@ -180,7 +167,7 @@ async fn channel(endpoints: usize) -> Result<(Channel, Changes, Arc<Published>),
 fn publish(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
     let runtime = runtime()?;
     let (_channel, changes, published) = runtime.block_on(channel(endpoints))?;
-    twice(times, &mut |times| {
+    valgrind::count(times, &mut |times| {
         runtime.block_on(async {
             for n in times {
                 let before = published.times.load(Relaxed);
@@ -201,7 +188,7 @@ fn unary(endpoints: usize, times: usize) -> Result<(), Box<dyn Error>> {
     let (channel, _changes, _) = runtime.block_on(channel(endpoints))?;
     let shape = Shape::new(100, 1);
     let messages = shape.messages();
-    twice(times, &mut |times| {
+    valgrind::count(times, &mut |times| {
         runtime.block_on(async {
             for n in times {
                 let call = on_channel(channel.clone(), Raw::default(), shape, messages.get(n));

@@ -39,7 +39,7 @@ const GATES: [(&str, u64, f64); 7] = [
     ("shed", 4_500, 3.0),
 ];
 
-/// So often it is counted, and half as often done before.
+/// So often it is counted.
 const TIMES: usize = 400;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -50,9 +50,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         && flag == COUNT
     {
         let (mut call, times) = (call_of(name)?, times.parse::<usize>()?);
-        (0..times / 2).for_each(|_| call());
-        valgrind::counted(&mut || (0..times).for_each(|_| call()));
-        return Ok(());
+        return valgrind::count(times, &mut |times| {
+            times.for_each(|_| call());
+            Ok(())
+        });
     }
     let counts = valgrind::is_there();
     let (mut rows, mut over, mut without) = (Vec::new(), Vec::new(), (0, 0.0));

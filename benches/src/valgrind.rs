@@ -1,6 +1,6 @@
 //! Instructions counted by valgrind: the same on a busy machine.
 
-use std::{error::Error, process::Command};
+use std::{error::Error, ops::Range, process::Command};
 
 /// The argument by which a benchmark's program runs what is counted.
 pub const COUNT: &str = "--count";
@@ -16,7 +16,7 @@ pub fn is_there() -> bool {
 }
 
 /// The instructions of one repetition: this very program is run with [`COUNT`], these arguments and `times`, and of
-/// that what it does inside [`counted`], `times` repetitions, is counted.
+/// that the `times` repetitions that [`count`] makes are counted.
 ///
 /// # Errors
 ///
@@ -35,13 +35,29 @@ pub fn instructions(args: &[&str], times: usize) -> Result<u64, Box<dyn Error>> 
     let (_, collected) = collected.filter(|_| output.status.success()).ok_or_else(|| text.to_string())?;
     let collected: u64 = collected.trim().parse()?;
     if collected == 0 {
-        return Err("nothing was counted: is `counted` called?".into());
+        return Err("nothing was counted: is `count` called?".into());
     }
     Ok(collected / times as u64)
 }
 
-/// Does what is to be counted, found by its name: what comes before, a thousand connections say, is not.
+/// Repeats, half as often as asked for, so that what only the first take is not counted, and then, counted, as often.
+///
+/// # Errors
+///
+/// As `repeat`'s.
+pub fn count(
+    times: usize,
+    repeat: &mut dyn FnMut(Range<usize>) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let before = times / 2;
+    repeat(0..before)?;
+    let mut result = Ok(());
+    counted(&mut || result = repeat(before..before + times));
+    result
+}
+
+/// What is counted, found by its name: what comes before, a thousand connections say, is not.
 #[inline(never)]
-pub fn counted(work: &mut dyn FnMut()) {
+fn counted(work: &mut dyn FnMut()) {
     work();
 }
