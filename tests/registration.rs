@@ -24,10 +24,14 @@ fn instance() -> ServiceInstance {
 }
 
 #[derive(Debug, Default)]
-struct Log(Mutex<Vec<String>>);
+struct Log(Mutex<Vec<String>>, Mutex<Duration>);
 
 impl Observer for Log {
     fn on_event(&self, event: &Event<'_>) {
+        if let Event::RegisterFailed { retry_in, .. } = event {
+            let mut longest = self.1.lock().unwrap();
+            *longest = longest.max(*retry_in);
+        }
         let name = format!("{event:?}");
         self.0.lock().unwrap().push(name.split([' ', '{']).next().unwrap().to_owned());
     }
@@ -82,6 +86,9 @@ async fn a_registry_that_is_down_is_tried_for_ever() {
     let begun = Instant::now();
     registration.registered().await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(13), "{:?}", begun.elapsed());
+    // Not by luck: this is of hundreds.
+    let longest = *log.1.lock().unwrap();
+    assert!(longest <= Duration::from_secs(12), "{longest:?}");
     assert_eq!(log.0.lock().unwrap().iter().filter(|event| *event == "RegisterFailed").count(), tries);
     assert_eq!(fake.instances("s").len(), 1);
 }

@@ -42,6 +42,8 @@ pub(super) struct Keeper {
     rng: Rng,
 }
 
+/// However long a registry was away, no server tries again later than this.
+const RETRY_WITHIN: Duration = Duration::from_secs(12);
 const REGISTER_WITHIN: Duration = Duration::from_secs(10);
 const DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -52,7 +54,7 @@ impl Keeper {
         states: watch::Sender<RegistrationState>,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        let backoff = Backoff::new(BackoffConfig::spread(Duration::from_secs(10)));
+        let backoff = Backoff::new(BackoffConfig::spread(RETRY_WITHIN / 2));
         Self { registrar, wanted, states, observer, backoff, rng: Rng::from_entropy() }
     }
 

@@ -25,8 +25,8 @@ use crate::{
 /// it again when the lease is lost, and takes it out in the end.
 ///
 /// All that goes on in a task of its own, whatever the registry does: a registry that is down, or
-/// was emptied, is tried again for ever, with a backoff of 0 to 1 s at first. Clones are the same
-/// registration. Dropping the last one takes the instance out in the background;
+/// was emptied, is tried again for ever, with a backoff of 0 to 1 s at first and to 12 s in the end.
+/// Clones are the same registration. Dropping the last one takes the instance out in the background;
 /// [`shutdown`](Self::shutdown) waits for that.
 ///
 /// ```
