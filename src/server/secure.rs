@@ -10,8 +10,8 @@ use tonic::transport::server::Connected;
 
 use super::connection::Connection;
 use crate::{
-    tls::{Ahead, ServerHandshake},
-    util::task,
+    tls::ServerHandshake,
+    util::{ahead::Ahead, task},
 };
 
 /// So many clients may shake hands at once; others wait to be accepted.

@@ -11,7 +11,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     H2, Provider,
-    ahead::Ahead,
     error::{Failed, no_h2},
     files::{Identity, Pem, Reloaded},
     name::{Expected, Verifier},
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     observe::Observer,
+    util::ahead::Ahead,
 };
 
 /// How a channel makes sure of its servers, and who it is itself.

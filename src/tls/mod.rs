@@ -2,7 +2,6 @@
 //!
 //! Which crypto provider is used is said here, never by a process-wide default.
 
-mod ahead;
 mod client;
 mod date;
 mod error;
@@ -17,8 +16,6 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-#[cfg(feature = "server")]
-pub(crate) use self::ahead::Ahead;
 pub use self::client::ClientTls;
 #[cfg(feature = "consul")]
 pub(crate) use self::http::HttpTls;

@@ -11,13 +11,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     H2, Provider,
-    ahead::Ahead,
     client::roots,
     files::{Identity, Pem, Reloaded},
 };
 use crate::{
     error::{Error, Kind, Result},
     observe::Observer,
+    util::ahead::Ahead,
 };
 
 /// Who a server is, and whom it lets in.

@@ -1,5 +1,6 @@
 //! What every floor uses and what knows no word of the domain.
 
+pub(crate) mod ahead;
 pub(crate) mod backoff;
 pub(crate) mod content_type;
 pub(crate) mod file;

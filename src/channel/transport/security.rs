@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "tls")]
 use crate::tls::{self, ClientHandshake};
-use crate::{channel::connect::Io, endpoint::EndpointKey, error::Result};
+use crate::{channel::connect::Io, endpoint::EndpointKey, error::Result, util::ahead::Ahead};
 
 /// Plaintext, or TLS.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +29,7 @@ impl Security {
     }
 
     pub(super) async fn secure(&self, io: Box<dyn Io>, key: &EndpointKey) -> Result<Box<dyn Io>> {
-        let Some(tls) = &self.tls else { return Ok(io) };
+        let Some(tls) = &self.tls else { return Ok(Box::new(Ahead::new(io))) };
         Ok(Box::new(tls.connect(io, &key.to_string(), key.server_name()).await?))
     }
 
@@ -51,7 +51,7 @@ impl Security {
     }
 
     pub(super) async fn secure(&self, io: Box<dyn Io>, _: &EndpointKey) -> Result<Box<dyn Io>> {
-        Ok(io)
+        Ok(Box::new(Ahead::new(io)))
     }
 
     pub(super) fn explain(&self, _: &io::Error) -> Option<String> {
