@@ -267,3 +267,25 @@ async fn who_does_not_read_stalls_nobody_else() {
     }
     assert_eq!(count, 1024);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_back_keeps_its_new_connection_when_the_old_one_ends() {
+    let net = Net::new();
+    serve(&net, "a", "a:1");
+    let a = endpoint("a", "a:1");
+    let (builder, feed) = fed(&net, std::slice::from_ref(&a));
+    let channel = builder.connect().await.unwrap();
+    let mut client = EchoClient::new(channel.clone());
+    let slow =
+        tokio::spawn(async move { client.unary(EchoRequest { delay_ms: 5_000, ..EchoRequest::default() }).await });
+    sleep(Duration::from_millis(10)).await;
+    feed.remove(&a);
+    sleep(Duration::from_millis(10)).await;
+    feed.insert(&a);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(net.open("a:1"), 2, "the old one goes on to its end");
+    slow.await.unwrap().unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((net.open("a:1"), net.made("a:1")), (1, 2));
+    call(&channel).await.unwrap();
+}

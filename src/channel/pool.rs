@@ -44,6 +44,8 @@ pub(super) struct Pool {
     balancer: Box<dyn Balancer>,
     dialer: Dialer,
     dials: Arc<Semaphore>,
+    /// Numbers the dials: of an endpoint that is back, those from before go on to their end.
+    generation: u64,
     connections_per_endpoint: usize,
     backoff: Arc<BackoffConfig>,
     observer: Arc<dyn Observer>,
@@ -110,6 +112,7 @@ impl Pool {
             balancer: config.balancer,
             dialer: config.dialer,
             dials: Arc::new(Semaphore::new(config.max_dials)),
+            generation: 0,
             connections_per_endpoint: config.connections_per_endpoint,
             backoff: config.backoff.into(),
             observer: config.observer,
@@ -316,11 +319,10 @@ impl Pool {
             attempt: subchannel.attempt(),
         });
         let (tell, dials, dialer) = (self.tell.clone(), self.dials.clone(), self.dialer.clone());
-        subchannel.connect(|generation| {
-            let told = key.clone();
-            let tell = move |event| drop(tell.send((told.clone(), News::Connection(generation, event))));
-            task::spawn(dialer.dial_and_drive(dials, key, tell))
-        });
+        self.generation += 1;
+        let (generation, told) = (self.generation, key.clone());
+        let tell = move |event| drop(tell.send((told.clone(), News::Connection(generation, event))));
+        subchannel.connect(generation, task::spawn(dialer.dial_and_drive(dials, key, tell)));
     }
 
     /// Lets the balancer look at all that there is.

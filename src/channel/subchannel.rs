@@ -28,7 +28,7 @@ pub(super) struct Subchannel {
     served: Served,
     state: State,
     backoff: Backoff,
-    /// Counts the dials, so that what is told can be told apart.
+    /// The last dial's, so that what is told can be told apart.
     generation: u64,
     /// Why it is not ready; stays through further tries until one succeeds (gRFC A62).
     failure: Option<Error>,
@@ -142,10 +142,9 @@ impl Subchannel {
         self.backoff.attempts() + 1
     }
 
-    /// Begins a try; what `dial` starts reports with the generation it is given.
-    pub(super) fn connect(&mut self, dial: impl FnOnce(u64) -> Task) {
-        self.generation += 1;
-        let dial = dial(self.generation);
+    /// Begins a try; what `dial` does is told with this generation, which no other one has.
+    pub(super) fn connect(&mut self, generation: u64, dial: Task) {
+        self.generation = generation;
         match &mut self.state {
             State::Ready(ready) => ready.another = Another::Connecting { _dial: dial },
             state => *state = State::Connecting { _dial: dial },
