@@ -67,6 +67,13 @@ where
     });
 }
 
+/// Answers a call as it should be.
+async fn answer(raw: &mut Raw, id: u32) -> std::io::Result<()> {
+    raw.write(HEADERS, END_HEADERS, id, &headers(OK)).await?;
+    raw.write(DATA, 0, id, EMPTY).await?;
+    raw.write(HEADERS, END_HEADERS | END_STREAM, id, &headers(FINE)).await
+}
+
 async fn call(channel: &Channel) -> Result<EchoReply, Status> {
     let mut client = EchoClient::new(channel.clone());
     let called = client.unary(EchoRequest::default());
@@ -290,15 +297,11 @@ async fn a_goaway_tells_which_calls_were_not_seen() {
     raw(&net, |mut raw| async move {
         // The first call is answered; of the two then under way it has seen one.
         let first = raw.call().await?;
-        raw.write(HEADERS, END_HEADERS, first, &headers(OK)).await?;
-        raw.write(DATA, 0, first, EMPTY).await?;
-        raw.write(HEADERS, END_HEADERS | END_STREAM, first, &headers(FINE)).await?;
+        answer(&mut raw, first).await?;
         let (seen, _unseen) = (raw.call().await?, raw.call().await?);
         raw.write(GOAWAY, 0, 0, &[seen.to_be_bytes(), [0; 4]].concat()).await?;
         sleep(Duration::from_secs(1)).await;
-        raw.write(HEADERS, END_HEADERS, seen, &headers(OK)).await?;
-        raw.write(DATA, 0, seen, EMPTY).await?;
-        raw.write(HEADERS, END_HEADERS | END_STREAM, seen, &headers(FINE)).await?;
+        answer(&mut raw, seen).await?;
         while raw.read().await.is_ok() {}
         Ok(())
     });
@@ -317,9 +320,7 @@ async fn calls_that_cross_a_connection_s_end_again_and_again_are_not_lost() {
     raw(&net, |mut raw| async move {
         // An end in good order after one answer, which all the other calls cross.
         let first = raw.call().await?;
-        raw.write(HEADERS, END_HEADERS, first, &headers(OK)).await?;
-        raw.write(DATA, 0, first, EMPTY).await?;
-        raw.write(HEADERS, END_HEADERS | END_STREAM, first, &headers(FINE)).await?;
+        answer(&mut raw, first).await?;
         sleep(Duration::from_millis(10)).await;
         raw.write(GOAWAY, 0, 0, &[first.to_be_bytes(), [0; 4]].concat()).await?;
         while raw.read().await.is_ok() {}

@@ -162,7 +162,7 @@ impl Call {
                 self.refused = Some(load);
                 error
             }
-            Failure::Crossed(error) | Failure::NotSent(error) => error,
+            Failure::Unseen(error) => error,
         };
         if !self.body.rewind() {
             return Err(served.failed(error.context("too much of the request was sent to send it again")));

@@ -56,10 +56,7 @@ impl Service<Request<Body>> for Direct {
             ended.map(|answer| answer.response).map_err(|Failed { failure, served, .. }| match failure {
                 Failure::Request(status) => status,
                 Failure::Foreign(code, why) => served.status(code, &why),
-                Failure::Failed(error)
-                | Failure::Refused(error)
-                | Failure::Crossed(error)
-                | Failure::NotSent(error) => served.failed(error),
+                Failure::Failed(error) | Failure::Refused(error) | Failure::Unseen(error) => served.failed(error),
             })
         })
     }

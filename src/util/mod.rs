@@ -15,3 +15,4 @@ pub(crate) mod stamp;
 pub(crate) mod sync;
 pub(crate) mod task;
 pub(crate) mod thread;
+pub(crate) mod write_through;

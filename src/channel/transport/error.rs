@@ -8,10 +8,9 @@ use crate::error::{Error, Kind};
 /// Why an attempt failed, and whether the server can have acted on it.
 #[derive(Debug)]
 pub(in crate::channel) enum Failure {
-    /// No byte of it left this process.
-    NotSent(Error),
-    /// It crossed the end of a connection that had answered, as servers end theirs once they are old.
-    Crossed(Error),
+    /// The server has neither seen nor refused it: no byte of it left this process, or it crossed the end of a
+    /// connection that had answered, as servers end theirs once they are old.
+    Unseen(Error),
     /// The server said that it did nothing about it.
     Refused(Error),
     /// The server may have acted on it.
@@ -40,7 +39,7 @@ impl Failure {
         let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
         let error = describe(error, stream);
         if crossed {
-            Self::Crossed(error)
+            Self::Unseen(error)
         } else if goaway || refused {
             Self::Refused(error)
         } else {

@@ -191,7 +191,7 @@ impl Exchange {
         };
         if error.is_io() || error.is_go_away() || error.is_reset() {
             on.retire();
-            return Err(Failure::NotSent(describe(error, on)));
+            return Err(Failure::Unseen(describe(error, on)));
         }
         let kind = if is_over || is_held_back { Kind::Unavailable } else { Kind::Internal };
         let error = Error::with_source(kind, "HTTP/2 cannot carry this request", error);
@@ -200,7 +200,7 @@ impl Exchange {
             on.retire();
         }
         // What remains is our own fault.
-        Err(if kind == Kind::Unavailable { Failure::NotSent(error) } else { Failure::Failed(error) })
+        Err(if kind == Kind::Unavailable { Failure::Unseen(error) } else { Failure::Failed(error) })
     }
 
     /// Sends what there is of the body and looks for the response's head.
