@@ -45,11 +45,21 @@ pub struct Probed<'a> {
     pub answered: &'a [usize],
     /// How long it took until the first of these had; or, if none did, until the wait was over.
     pub first: Duration,
+    /// How long the call has waited for them.
+    pub waited: Duration,
 }
 
 impl<'a> Probed<'a> {
-    /// These were asked, of which these answered, the first after so long.
+    /// These were asked, of which these answered, the first after so long; that the call has waited no longer is taken
+    /// for granted.
     pub fn new(asked: &'a [usize], answered: &'a [usize], first: Duration) -> Self {
-        Self { asked, answered, first }
+        Self { asked, answered, first, waited: first }
+    }
+
+    /// Sets how long the call has waited.
+    #[must_use]
+    pub fn waited(mut self, waited: Duration) -> Self {
+        self.waited = waited;
+        self
     }
 }

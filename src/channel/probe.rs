@@ -35,6 +35,7 @@ pub(super) struct Heard {
     ask: Ask,
     answered: Vec<usize>,
     first: Duration,
+    waited: Duration,
 }
 
 impl Heard {
@@ -45,7 +46,7 @@ impl Heard {
     /// For a picker of this state: it may be another one by now.
     pub(super) fn probed(&self, published: &Arc<Published>) -> Probed<'_> {
         if Arc::ptr_eq(published, &self.ask.published) {
-            return Probed::new(self.ask.probes.at(), &self.answered, self.first);
+            return Probed::new(self.ask.probes.at(), &self.answered, self.first).waited(self.waited);
         }
         Probed::default()
     }
@@ -74,7 +75,8 @@ impl Ask {
                 }
             }
         }
-        Heard { ask: self, answered, first: first.unwrap_or_else(|| begun.elapsed()) }
+        let waited = begun.elapsed();
+        Heard { ask: self, answered, first: first.unwrap_or(waited), waited }
     }
 }
 

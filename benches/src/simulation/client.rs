@@ -248,8 +248,8 @@ impl Client {
         let (asked, answered);
         if let Some(asking) = asking {
             (asked, answered) = (places(&asking.asked), places(&asking.answered));
-            let first = Duration::from_nanos(asking.first.unwrap_or(now) - asking.begun);
-            info.probed = Some(Probed::new(&asked, &answered, first));
+            let [first, waited] = [asking.first.unwrap_or(now), now].map(|at| Duration::from_nanos(at - asking.begun));
+            info.probed = Some(Probed::new(&asked, &answered, first).waited(waited));
         }
         (info.tried, info.recent) = (&tried, self.recent);
         match picker.pick(&info) {

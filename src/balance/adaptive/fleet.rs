@@ -56,23 +56,13 @@ pub(super) struct Fleet {
     is_new: AtomicBool,
 }
 
-/// How many times busier than it is an endpoint counts.
-#[derive(Clone, Copy)]
-pub(super) struct Factor {
-    /// As it is slow, by this channel's own calls.
-    pub(super) slow: f32,
-    /// As it is new. That holds for this channel's calls alone: what others have there it says itself.
-    pub(super) new: f32,
-}
-
 /// One look at an endpoint.
 pub(super) struct Look {
     /// The requests that others have in flight, as if all weighed what the heaviest does.
     others: f32,
     /// This channel's calls, likewise.
     own: f32,
-    /// How many times slower than others it is by its own word. That holds for this channel's calls alone, as all hear
-    /// the same word: they would all leave it at once, and come back at once.
+    /// How many times slower than others it is by its own word.
     slower: f32,
     /// How many times busier it counts for what it failed, though that be no reason not to pick it.
     penalty: f32,
@@ -83,15 +73,19 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Who has least of it gets the call, which counts for so much.
+    /// Who has least of it gets the call, which counts for `one`, or on average for that: for `one` times as much as a
+    /// wait. Who is so many times slower counts as so many times busier with this channel's calls, and not with others':
+    /// all channels see how slow it is, and would all leave it at once, and come back at once.
     #[inline(always)]
-    pub(super) fn score(&self, call: f32, factor: Factor) -> f32 {
-        (self.others + (self.own + call) * self.slower * factor.new) * factor.slow * self.penalty
+    pub(super) fn score(&self, one: f32, wait: f32, factor: f32) -> f32 {
+        let times = self.slower * factor;
+        // What makes it slow is no matter of chance.
+        (self.others + self.own * times + one * (times - 1.0 + wait)) * self.penalty
     }
 
     /// How many times worse than others it is, whoever is busy.
-    pub(super) fn times(&self, factor: Factor) -> f32 {
-        self.slower * factor.new * factor.slow * self.penalty
+    pub(super) fn times(&self, factor: f32) -> f32 {
+        self.slower * factor * self.penalty
     }
 }
 
@@ -145,16 +139,19 @@ impl Fleet {
         Some(f32::from_bits(self.pace.load(Relaxed))).filter(|pace| !pace.is_nan())
     }
 
-    pub(super) fn factor(&self, at: usize, micros: u64) -> Factor {
+    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, and as it
+    /// is new and has not said how it fares.
+    pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - f32::from_bits(self.slow.load(Relaxed)));
         let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
         let known = self.known_for(load, micros);
-        if known >= SLOW_START_MILLIS || self.is_new.load(Relaxed) {
-            return Factor { slow, new: 1.0 };
+        let says = || load.queued(micros).is_some_and(|queued| queued.latency > 0.0);
+        if known >= SLOW_START_MILLIS || self.is_new.load(Relaxed) || says() {
+            return slow;
         }
         let share = known as f32 / SLOW_START_MILLIS as f32;
-        Factor { slow, new: 1.0 / (FIRST_SHARE + (1.0 - FIRST_SHARE) * share) }
+        slow / (FIRST_SHARE + (1.0 - FIRST_SHARE) * share)
     }
 
     /// For how many milliseconds one has been known. Those that were there at the beginning are not new.

@@ -34,12 +34,13 @@ use super::{Balancer, Node, Picker};
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
 ///   median of all and 0.25 ms; that counts squared. Not being asked makes it more like the others, with a time
 ///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency, as far as that
-///   is not because more waits there; but for this channel's calls alone, as all clients hear it at once.
-/// - Where calls are few, so that less than half of the servers were heard of within the time that a call takes, it
+///   is not because more waits there. Both count for this channel's calls alone, as all clients see it at once.
+/// - Where calls are few, so that less than half of the servers were heard of within three tenths of the time that a
+///   call takes, a quarter of what is in flight is others', and the way takes no longer than the server, it
 ///   [asks](super::Pick::Probe) four at random before each call, and takes the best that answers; only of servers
 ///   that [answer](crate::server::RegistrationLayer::probes); for 3 ms, or twice as long as a first answer takes if that
-///   is longer, and a quarter of a call's time at most; and only where the worst of them takes three times as long as to
-///   ask longer than the best.
+///   is longer, and a quarter of a call's time at most; and only where the worst of them takes longer than the best
+///   by twice as long as it is waited for them.
 /// - A call that fails (`UNAVAILABLE`, a broken connection, a deadline that passed) sets it aside for 1 s,
 ///   twice as long each further time, at most 60 s, ± 20 %, and for less the more calls it answered since the
 ///   failure before; so does a fault (`INTERNAL`, `UNKNOWN`, `DATA_LOSS`) if more than a fifth of its last answers were,
@@ -47,7 +48,7 @@ use super::{Balancer, Node, Picker};
 ///   `RESOURCE_EXHAUSTED` spares it for the time that a call takes, 250 ms at most. Never is more than half
 ///   of all set aside: then they are picked by how often they fail.
 /// - One that comes later than 10 s after the first call has a tenth of its share of this channel's calls at first, all of it
-///   after 10 s; unless most are new.
+///   after 10 s; unless most are new, or it says how long its answers take.
 #[derive(Debug, Clone)]
 pub struct Adaptive {
     past: Arc<Past>,

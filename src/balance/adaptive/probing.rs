@@ -19,9 +19,9 @@ const WORSE: f32 = 3.0;
 const LONGEST: f32 = 0.003;
 const ROUND_TRIPS: f32 = 2.0;
 const SHARE: f32 = 0.25;
-/// It is not worth it where the worst of them takes less than so many round trips of a probe longer than the best, as
-/// where no queues are; but for one of so many calls, which tells how that is now.
-const WORTH: f32 = 3.0;
+/// It is not worth it where the worst of them takes less than so many times longer than the best as a call waits for
+/// them, as where no queues are; but for one of so many calls, which tells how that is now.
+const WORTH: f32 = 2.0;
 const STILL: u64 = 64;
 
 /// What a channel's pickers leave to the next.
@@ -31,6 +31,9 @@ pub(super) struct Past {
     pub(super) begun: AtomicU64,
     /// The mean of the seconds until a probe's first answer; 0 before.
     round_trip: AtomicU32,
+    /// The mean of the seconds that a call waited until all had answered: longer than for the first, and longer than that of a
+    /// probe that another call had sent before; 0 before.
+    waited: AtomicU32,
     /// The mean of the seconds that the worst of those that answered takes longer than the best, by their word; infinite
     /// before.
     saves: AtomicU32,
@@ -43,6 +46,7 @@ impl Default for Past {
         Self {
             begun: AtomicU64::new(0),
             round_trip: AtomicU32::new(0),
+            waited: AtomicU32::new(0),
             saves: AtomicU32::new(f32::INFINITY.to_bits()),
             holds: Holds::default(),
             waits: Waits::default(),
@@ -55,7 +59,8 @@ impl Past {
     fn patience(&self, typical: f32, random: u64) -> Option<Duration> {
         let round_trip = f32::from_bits(self.round_trip.load(Relaxed));
         let wait = LONGEST.max(ROUND_TRIPS * round_trip).min(SHARE * typical);
-        let worth = f32::from_bits(self.saves.load(Relaxed)) >= WORTH * round_trip;
+        let waited = f32::from_bits(self.waited.load(Relaxed));
+        let worth = f32::from_bits(self.saves.load(Relaxed)) >= WORTH * waited;
         (worth || random.is_multiple_of(STILL)).then(|| Duration::from_secs_f32(wait))
     }
 }
@@ -102,6 +107,10 @@ impl Fleet {
     /// The best of those that answered; none if none did.
     fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<usize> {
         average(&self.past.round_trip, 0.0, probed.first.as_secs_f32());
+        // One that does not answer is why they are asked, and makes that no dearer.
+        if probed.answered.len() == probed.asked.len() {
+            average(&self.past.waited, 0.0, probed.waited.as_secs_f32());
+        }
         let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
         let latency = |at: &usize| self.loads[*at].queued(outlook.micros).map(|queued| queued.latency);
         let known = there.clone().filter_map(latency).filter(|latency| *latency > 0.0);
@@ -109,7 +118,7 @@ impl Fleet {
         if most > 0.0 {
             average(&self.past.saves, f32::INFINITY, most - least);
         }
-        let score = |at: &usize| self.look(*at, outlook).score(1.0, self.factor(*at, outlook.micros));
+        let score = |at: &usize| self.look(*at, outlook).score(1.0, 1.0, self.factor(*at, outlook.micros));
         there.copied().map(|at| (score(&at), at)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
     }
 }

@@ -16,7 +16,14 @@ const SPEED_LASTS: f32 = 20.0;
 /// It may well come true for longer, but where all go by it that is the herd's doing.
 const LONGEST: f32 = 1.5;
 /// What was said within so many typical latencies is recent.
-const RECENT: f32 = 1.0;
+const RECENT: f32 = 0.3;
+/// Where others have less than such a share of the requests in flight, this channel knows them without being told.
+const SHARED: f32 = 0.25;
+/// Where a call takes more than so many times as long as at the server, what was said is old when the call comes there.
+const FAR: f32 = 2.0;
+/// Where no more is left than that of what a server says by the time that a call comes there, it is not looked at: else it
+/// would send all who are as far away to the same.
+const LITTLE: f32 = 0.25;
 /// What was said within so many seconds was not looked at before.
 const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
@@ -100,7 +107,8 @@ impl Reports {
 
     /// All were looked at, and calls take so long, by the logarithm of their nanoseconds.
     pub(super) fn saw(&self, mut seen: Seen, pace: Option<f32>, past: &Past) {
-        self.others.store(seen.others.median().unwrap_or(f32::NAN).to_bits(), Relaxed);
+        let others = seen.others.median();
+        self.others.store(others.unwrap_or(f32::NAN).to_bits(), Relaxed);
         let latency = seen.latency.median();
         self.latency.store(latency.unwrap_or(f32::INFINITY).to_bits(), Relaxed);
         if let Some(pace) = pace {
@@ -114,7 +122,10 @@ impl Reports {
         self.rate.store(rate.to_bits(), Relaxed);
         self.way.store((number(&self.typical) - there).max(0.0).to_bits(), Relaxed);
         // Who does not answer gets its share of calls by what else is known.
-        let wanted = seen.recent * 2.0 < seen.count && seen.answering * 2.0 > seen.count;
+        let wanted = seen.recent * 2.0 < seen.count
+            && seen.answering * 2.0 > seen.count
+            && others.is_none_or(|others| others >= in_flight * SHARED)
+            && number(&self.typical) <= there * FAR;
         let probes = if wanted { 1.0 - seen.refusing / seen.count } else { 0.0 };
         self.probes.store(probes.to_bits(), Relaxed);
     }
@@ -122,12 +133,13 @@ impl Reports {
     pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
         let others = number(&self.others);
         let told = |of: &AtomicU32| if others.is_nan() { 0.0 } else { number(of) };
+        let (rate, way) = (told(&self.rate), told(&self.way));
         Outlook {
             reports: self,
             micros,
             others,
-            rate: told(&self.rate),
-            way: told(&self.way),
+            rate: if left(way * rate) < LITTLE { f32::INFINITY } else { rate },
+            way,
             latency: told(&self.latency),
             typical: number(&self.typical),
             probes: number(&self.probes),

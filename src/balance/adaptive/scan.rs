@@ -1,15 +1,14 @@
 //! All endpoints are looked at for each call.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::{
-    fleet::{Factor, Fleet, Look, SEEN},
+    fleet::{Fleet, Look, SEEN},
     reports::Outlook,
 };
 use crate::{
     balance::{Pick, PickInfo, Picker, mix},
     load::micros,
-    util::pair::{pack, unpack},
 };
 
 /// A call that takes so many times as long as they typically do is late.
@@ -18,33 +17,31 @@ const LATE: f32 = 2.0;
 /// The best of at most [`SEEN`].
 pub(super) struct Scan {
     fleet: Fleet,
-    /// A [`Factor`] each: slow, and new.
-    factors: Box<[AtomicU64]>,
+    /// What slows each: 32-bit floats.
+    factors: Box<[AtomicU32]>,
 }
 
 impl Scan {
     pub(super) fn new(fleet: Fleet) -> Self {
-        let factors = fleet.loads.iter().map(|_| AtomicU64::new(pack(1.0, 1.0))).collect();
+        let factors = fleet.loads.iter().map(|_| AtomicU32::new(1.0_f32.to_bits())).collect();
         Self { fleet, factors }
     }
 
     fn refresh(&self, micros: u64) {
         self.fleet.refresh(micros, 0..self.factors.len());
         for (at, factor) in self.factors.iter().enumerate() {
-            let Factor { slow, new } = self.fleet.factor(at, micros);
-            factor.store(pack(slow, new), Relaxed);
+            factor.store(self.fleet.factor(at, micros).to_bits(), Relaxed);
         }
     }
 
     fn score(&self, at: usize, look: &Look, random: u64) -> f32 {
-        let (slow, new) = unpack(self.factors[at].load(Relaxed));
-        let call = if self.fleet.weights.are_even() {
-            1.0
-        } else {
-            // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
-            exponential(mix(random ^ (at as u64) << 32)) * self.fleet.weights.lightness(at)
-        };
-        look.score(call, Factor { slow, new })
+        let factor = f32::from_bits(self.factors[at].load(Relaxed));
+        if self.fleet.weights.are_even() {
+            return look.score(1.0, 1.0, factor);
+        }
+        // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
+        let wait = exponential(mix(random ^ (at as u64) << 32));
+        look.score(self.fleet.weights.lightness(at), wait, factor)
     }
 
     /// The best of all that were not tried.

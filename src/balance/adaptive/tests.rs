@@ -141,6 +141,19 @@ fn the_slow_is_left_out_and_tried_again_by_and_by() {
     assert!((150..250).contains(&shares[3]), "who was slow long ago is like any other: {shares:?}");
 }
 
+/// Though idle, and though weights leave the choice among idle ones to chance.
+#[test]
+fn the_slow_is_left_out_whatever_the_others_weigh() {
+    let mut bench = Bench::new(weighing(&[100, 100, 400]));
+    bench.answer_all(10 * MS);
+    (0..8).for_each(|_| bench.call(0, 100 * MS, Outcome::Success));
+    bench.now += 10 * MS;
+    bench.pick();
+    bench.now += 10 * MS;
+    let shares = bench.shares(10_000);
+    assert!(shares[0] == 0 && shares[1] > 1_000, "{shares:?}");
+}
+
 #[test]
 fn what_a_late_wake_up_takes_makes_nobody_slow() {
     let mut bench = Bench::new(nodes(5));

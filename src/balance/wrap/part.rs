@@ -42,7 +42,7 @@ impl Picker for Part {
         let inside = |all: &[usize]| all.iter().filter_map(|at| self.inside(*at)).collect::<Vec<_>>();
         let (tried, probed) = (inside(info.tried), info.probed.unwrap_or_default());
         let (asked, answered) = (inside(probed.asked), inside(probed.answered));
-        let probed = info.probed.map(|_| Probed::new(&asked, &answered, probed.first));
+        let probed = info.probed.map(|_| Probed::new(&asked, &answered, probed.first).waited(probed.waited));
         let inner = PickInfo { recent: info.recent.and_then(|at| self.inside(at)), tried: &tried, probed, ..*info };
         match self.picker.pick(&inner) {
             Pick::At(at) => self.outside(at).map_or(Pick::Queue, Pick::At),

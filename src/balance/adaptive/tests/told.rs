@@ -79,6 +79,24 @@ fn what_was_said_long_ago_says_no_more_of_one_than_of_all() {
     }
 }
 
+/// Else all that are as far from a server would go to the same, for what says next to nothing.
+#[test]
+fn what_is_old_when_a_call_comes_there_sets_nobody_apart() {
+    let mut bench = reporting(8);
+    // A server has another call after 2.5 ms, and the way takes 20.
+    (0..12).for_each(|_| bench.answer_all(30 * MS));
+    for _ in 0..3 {
+        bench.now += 6 * MS;
+        bench.all_say(4.0);
+        bench.pick();
+    }
+    for in_flight in [2.0, 40.0] {
+        bench.says(5, in_flight, 10);
+        let shares = bench.shares(8_000);
+        assert!(shares.iter().all(|share| (800..1_200).contains(share)), "{shares:?}");
+    }
+}
+
 #[test]
 fn one_that_lies_gets_no_more_than_it_is_seen_to_do() {
     let mut bench = reporting(10);
@@ -101,8 +119,8 @@ fn one_that_lies_gets_no_more_than_it_is_seen_to_do() {
 fn who_says_nothing_gets_its_share_where_others_report() {
     let mut bench = Bench::new(nodes(8));
     bench.answer_all(10 * MS);
-    (0..6).for_each(|at| bench.says(at, 4.0, 10));
     bench.now += 6 * MS;
+    (0..6).for_each(|at| bench.says(at, 4.0, 10));
     let held: Vec<_> = (0..400).map(|_| bench.start()).collect();
     for at in 0..8 {
         let share = held.iter().filter(|(is, _)| *is == at).count();
@@ -116,11 +134,11 @@ fn one_that_comes_anew_gets_its_first_calls_though_all_others_are_busy() {
     bench.now += 20 * SECOND;
     bench.comes_anew();
     for _ in 0..2 {
+        bench.now += 6 * MS;
         (0..8).for_each(|at| bench.says(at, 40.0, 100));
-        bench.now += 4 * MS;
         bench.pick();
-        bench.now += 4 * MS;
     }
+    bench.now += 4 * MS;
     (0..8).for_each(|at| bench.says(at, 40.0, 100));
     let to_the_new = bench.share_of_open(8, 8);
     assert!((2..8).contains(&to_the_new), "{to_the_new}");
@@ -130,8 +148,8 @@ fn one_that_comes_anew_gets_its_first_calls_though_all_others_are_busy() {
 fn what_is_in_flight_counts_by_weight() {
     let mut bench = Bench::new(weighing(&[100, 300, 600]));
     bench.answer_all(10 * MS);
-    [1.0, 3.0, 6.0].into_iter().enumerate().for_each(|(at, in_flight)| bench.says(at, in_flight * 4.0, 10));
     bench.now += 6 * MS;
+    [1.0, 3.0, 6.0].into_iter().enumerate().for_each(|(at, in_flight)| bench.says(at, in_flight * 4.0, 10));
     bench.pick();
     let held: Vec<_> = (0..1_000).map(|_| bench.start()).collect();
     for (at, share) in [100.0, 300.0, 600.0].into_iter().enumerate() {
@@ -170,19 +188,39 @@ fn that_more_waits_at_a_server_does_not_make_it_slow() {
     assert!((2..=5).contains(&to_the_busy), "{to_the_busy}");
 }
 
-/// What others have at a new server it says itself.
+/// What others have at a new server it says itself; and how it fares too, once it has answered.
 #[test]
-fn one_that_comes_later_has_less_of_this_channels_calls_not_more_of_others() {
-    let mut bench = reporting(9);
-    bench.now += 60 * SECOND;
-    bench.comes_anew();
+fn one_that_comes_later_has_less_of_this_channels_calls_until_it_says_how_it_fares() {
+    for (latency, share) in [(0, 1..=3), (10, 17..=23), (40, 0..=3)] {
+        let mut bench = reporting(9);
+        bench.now += 60 * SECOND;
+        bench.comes_anew();
+        for _ in 0..3 {
+            bench.now += 6 * MS;
+            bench.all_say(4.0);
+            bench.says(9, 4.0, latency);
+            bench.pick();
+        }
+        let to_the_new = bench.share_of_open(10 * 20, 9);
+        assert!(share.contains(&to_the_new), "{latency} ms: {to_the_new}");
+    }
+}
+
+/// Where others are as busy everywhere, they see as well which server is slow.
+#[test]
+fn who_is_slow_has_less_of_this_channels_calls_not_more_of_others() {
+    let mut bench = reporting(10);
+    (0..10).for_each(|at| bench.call(at, 10 * MS, Outcome::Success));
+    (0..4).for_each(|_| bench.call(2, 40 * MS, Outcome::Success));
     for _ in 0..3 {
         bench.now += 6 * MS;
-        bench.all_say(4.0);
+        bench.all_say(8.0);
         bench.pick();
     }
-    let to_the_new = bench.share_of_open(9 * 20, 9);
-    assert!((1..=3).contains(&to_the_new), "{to_the_new}");
+    bench.says(2, 1.0, 10);
+    assert_eq!(bench.shares(100)[2], 100, "it has so much less to do that it will be done first");
+    let to_the_slow = bench.share_of_open(9 * 20, 2);
+    assert!((1..=8).contains(&to_the_slow), "{to_the_slow}");
 }
 
 #[test]
@@ -219,6 +257,22 @@ fn nobody_is_asked_who_does_not_answer_or_where_it_takes_longer_than_it_saves() 
     bench.now += SECOND;
     bench.pick();
     assert!(bench.asks().is_none(), "nobody reports");
+    // This channel knows what is in flight, as nearly all of it is its own.
+    let mut bench = reporting(10);
+    let held: Vec<_> = (0..10).flat_map(|at| vec![bench.nodes[at].load().clone(); 4]).collect();
+    let held: Vec<_> = held.iter().map(|load| load.start(bench.now)).collect();
+    let asks_later = |others: f64, bench: &mut Bench| {
+        bench.all_say(4.0 + others);
+        bench.now += SECOND;
+        bench.asks();
+        bench.now += 6 * MS;
+        bench.asks().is_some()
+    };
+    assert!(!asks_later(0.9, &mut bench) && asks_later(2.0, &mut bench));
+    drop(held);
+    // The way there takes longer than the call: what was said is old when it comes there.
+    (0..8).for_each(|_| bench.answer_all(100 * MS));
+    assert!(!asks_later(4.0, &mut bench));
     let mut bench = reporting(10);
     bench.nodes[..3].iter().for_each(|node| node.load().refuse_probes());
     bench.now += SECOND;
@@ -232,7 +286,8 @@ fn nobody_is_asked_who_does_not_answer_or_where_it_takes_longer_than_it_saves() 
     for (saves, round_trip, worth) in [(8, 5, false), (8, 1, true), (0, 1, false), (9, 2, true)] {
         for _ in 0..60 {
             all.iter().for_each(|at| bench.says(*at, 4.0, if *at == 5 { 10 + saves } else { 10 }));
-            bench.pick_of(Probed::new(&all, &all, MS * round_trip));
+            // Another call had sent one of them.
+            bench.pick_of(Probed::new(&all, &all, MS / 10).waited(MS * round_trip));
         }
         bench.now += SECOND;
         bench.asks();
