@@ -45,7 +45,8 @@ pub(super) struct Reports {
     latency: AtomicU32,
     /// The seconds that a call typically takes, by this channel's own clock.
     typical: AtomicU32,
-    /// The seconds on the way, to the server and back.
+    /// The seconds on the way, to the server and back; infinite where so [little](LITTLE) is left of what is said that all
+    /// of it is too old.
     way: AtomicU32,
     /// The share of calls for which some are asked.
     probes: AtomicU32,
@@ -120,7 +121,9 @@ impl Reports {
         let there = latency.unwrap_or_else(|| number(&self.typical));
         let rate = (in_flight.max(1.0) / past.holds.times()).max(1.0 / LONGEST) / there;
         self.rate.store(rate.to_bits(), Relaxed);
-        self.way.store((number(&self.typical) - there).max(0.0).to_bits(), Relaxed);
+        let way = (number(&self.typical) - there).max(0.0);
+        let way = if left(way * rate) < LITTLE { f32::INFINITY } else { way };
+        self.way.store(way.to_bits(), Relaxed);
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count
             && seen.answering * 2.0 > seen.count
@@ -133,13 +136,12 @@ impl Reports {
     pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
         let others = number(&self.others);
         let told = |of: &AtomicU32| if others.is_nan() { 0.0 } else { number(of) };
-        let (rate, way) = (told(&self.rate), told(&self.way));
         Outlook {
             reports: self,
             micros,
             others,
-            rate: if left(way * rate) < LITTLE { f32::INFINITY } else { rate },
-            way,
+            rate: told(&self.rate),
+            way: told(&self.way),
             latency: told(&self.latency),
             typical: number(&self.typical),
             probes: number(&self.probes),
