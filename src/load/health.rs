@@ -18,12 +18,17 @@ pub(super) struct Health {
 const WINDOW: u8 = 50;
 /// After so long a silence what was before is forgotten.
 const MEMORY_SECONDS: f32 = 30.0;
+/// After such a silence e⁻¹ of the failures is left, for who is not set aside: so that it is tried again.
+const FADE_SECONDS: f32 = 10.0;
 /// A server that fails more is set aside for what may as well be its callers' fault; one that fails less,
 /// over [`ENOUGH`] answers, is well again.
 const TOO_MANY: f32 = 0.2;
 const ENOUGH: u8 = 5;
 /// So many successes in a row are counted.
 const RUN: u8 = 31;
+/// A server that fails now and then is set aside for no more than such a share of the time: the others have more to do
+/// without it.
+const ODD_SHARE: f32 = 0.1;
 /// The first time; each further one is twice as long, up to the longest, give or take a fifth.
 const FIRST: Duration = Duration::from_secs(1);
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
@@ -44,6 +49,12 @@ impl Health {
         State::from(self.state.load(Relaxed)).share
     }
 
+    /// The same, which fades while nothing is heard.
+    pub(super) fn failures_of_late(&self, micros: u64) -> f32 {
+        let state = State::from(self.state.load(Relaxed));
+        if state.share == 0.0 { 0.0 } else { state.share * (-seconds(state.at, unit(micros)) / FADE_SECONDS).exp() }
+    }
+
     /// Whether any failure is remembered: without one, a success changes nothing.
     pub(super) fn is_marred(&self) -> bool {
         self.state.load(Relaxed) != 0
@@ -62,17 +73,27 @@ impl Health {
         well
     }
 
-    /// The server failed, after so many calls that it answered. For how long that sets it aside: not at all
-    /// if only many such failures do, and there are few.
-    pub(super) fn failure(&self, alone_counts: bool, answered: u64, random: u64, micros: u64) -> Option<Duration> {
+    /// The server failed, after so many calls that it answered, and so many seconds after it failed before. For how long
+    /// that sets it aside: not at all if only many such failures do, and there are few.
+    pub(super) fn failure(
+        &self,
+        alone_counts: bool,
+        answered: u64,
+        since: f32,
+        random: u64,
+        micros: u64,
+    ) -> Option<Duration> {
         let mut aside = None;
         self.update(true, answered, micros, |state| {
             let counts = alone_counts || (state.count >= ENOUGH && state.share > TOO_MANY);
             aside = counts.then(|| {
                 let spread = 0.8 + 0.4 * (random >> 40) as f32 / (1_u64 << 24) as f32;
-                // The odd failure among many answers says little, and without the server the others have more to do.
+                // The odd failure among many answers says little.
                 let odd = 1.0 / f32::from(state.run + 1);
-                (FIRST * 2_u32.pow(u32::from(state.level.saturating_sub(1)))).min(LONGEST).mul_f32(spread * odd)
+                let is_odd = state.run > 0 && state.share < TOO_MANY;
+                let most = if is_odd { Duration::try_from_secs_f32(since * ODD_SHARE) } else { Ok(Duration::MAX) };
+                let time = (FIRST * 2_u32.pow(u32::from(state.level.saturating_sub(1)))).min(LONGEST);
+                time.mul_f32(spread * odd).min(most.unwrap_or(Duration::MAX))
             });
             if counts {
                 // The next time is as long as a first one if this was an odd one.
@@ -142,21 +163,21 @@ mod tests {
         let health = Health::default();
         let mut at = SECOND;
         for seconds in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0] {
-            let aside = health.failure(true, 0, at, at).expect("it counts").as_secs_f32() / seconds;
+            let aside = health.failure(true, 0, 60.0, at, at).expect("it counts").as_secs_f32() / seconds;
             assert!((0.8..=1.2).contains(&aside), "{aside} of {seconds}");
             at += 60 * SECOND;
         }
         let well: Vec<_> = (0..5).map(|_| health.success(at)).collect();
         assert_eq!(well, [false, false, false, false, true], "not by one success");
         assert!(health.failures() < 0.001, "what is long ago is forgotten");
-        let aside = health.failure(true, 0, 1, at).expect("it counts");
+        let aside = health.failure(true, 0, 60.0, 1, at).expect("it counts");
         assert!(aside <= Duration::from_millis(1_200), "{aside:?}");
     }
 
     #[test]
     fn the_odd_failure_among_many_answers_is_for_a_moment_and_the_next_is_not() {
         let health = Health::default();
-        let aside = |answered| health.failure(true, answered, 0, SECOND).expect("it counts");
+        let aside = |answered| health.failure(true, answered, 60.0, 0, SECOND).expect("it counts");
         let moment = aside(1_000);
         assert!((Duration::from_millis(20)..Duration::from_millis(40)).contains(&moment), "{moment:?}");
         let next = aside(1_000);
@@ -167,15 +188,43 @@ mod tests {
     }
 
     #[test]
+    fn one_that_fails_now_and_then_is_set_aside_for_a_tenth_of_the_time() {
+        let health = Health::default();
+        let (mut at, mut aside) = (SECOND, 0.0);
+        // One in twenty, of a hundred a second.
+        for call in 1..=2_000 {
+            at += SECOND / 100;
+            if call % 20 == 0 {
+                aside += health.failure(true, call, 0.2, call, at).expect("it counts").as_secs_f64();
+            } else {
+                health.success(at);
+            }
+        }
+        assert!((1.9..=2.01).contains(&aside), "{aside} s of 20");
+        // The second in a row is no odd one.
+        let next = health.failure(true, 0, 0.2, 0, at).expect("it counts");
+        assert!(next >= Duration::from_millis(800), "{next:?}");
+    }
+
+    #[test]
+    fn failures_are_forgotten_where_nothing_is_heard() {
+        let health = Health::default();
+        health.failure(true, 9, 60.0, 0, SECOND);
+        let of_late = |seconds: u64| health.failures_of_late((1 + seconds) * SECOND);
+        assert!((0.09..0.11).contains(&of_late(0)), "one of ten");
+        assert!((0.03..0.04).contains(&of_late(10)) && of_late(100) < 0.001);
+    }
+
+    #[test]
     fn what_may_be_the_callers_fault_counts_when_it_is_much() {
         let health = Health::default();
-        let aside: Vec<_> = (0..5).map(|_| health.failure(false, 0, 0, SECOND).is_some()).collect();
+        let aside: Vec<_> = (0..5).map(|_| health.failure(false, 0, 60.0, 0, SECOND).is_some()).collect();
         assert_eq!(aside, [false, false, false, false, true]);
         // One in ten is what they all have.
         let health = Health::default();
         for call in 0..1_000 {
             if call % 10 == 9 {
-                assert_eq!(health.failure(false, call, 0, SECOND), None, "{call}");
+                assert_eq!(health.failure(false, call, 60.0, 0, SECOND), None, "{call}");
             } else {
                 health.success(SECOND);
             }
@@ -187,7 +236,7 @@ mod tests {
     fn a_server_that_never_fails_has_nothing_to_remember() {
         let health = Health::default();
         assert!(!health.is_marred());
-        health.failure(false, 0, 0, SECOND);
+        health.failure(false, 0, 60.0, 0, SECOND);
         assert!(health.is_marred());
         (0..100).for_each(|_| assert!(!health.success(100 * SECOND)));
         assert!(!health.is_marred());

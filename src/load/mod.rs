@@ -4,6 +4,7 @@ mod answers;
 mod clock;
 mod flight;
 mod health;
+mod outcome;
 mod peak;
 mod reported;
 mod typical;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use self::{
     answers::Answers,
+    outcome::Outcome,
     reported::{BriefReport, Effort, Reported},
 };
 pub(crate) use self::{clock::micros, flight::Standing, reported::Queued};
@@ -30,23 +32,6 @@ use crate::util::{
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
-
-/// How a call ended, as far as its endpoint is to blame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The server answered, whatever it said to the application.
-    Success,
-    /// The server, or the way to it, failed: `UNAVAILABLE`, a deadline that passed.
-    Failure,
-    /// The server says that it failed, which may as well be the request's fault: `INTERNAL`, `UNKNOWN`,
-    /// `DATA_LOSS`.
-    Fault,
-    /// The server has no room for the call now: `RESOURCE_EXHAUSTED`.
-    Overload,
-    /// The caller went away before the end.
-    Cancelled,
-}
 
 /// The load of one endpoint, as one channel sees it.
 // Cache lines of its own, as calls on two endpoints must not fight for one: first all that a call changes
@@ -107,8 +92,10 @@ impl LoadCell {
             return self.health.failed_again(micros);
         }
         let answered = self.succeeded();
-        let random = mix(micros ^ answered << 32 ^ self.failed());
-        if let Some(aside) = self.health.failure(alone_counts, answered, random, micros) {
+        let failed = self.failed();
+        let since = if failed > 0 { self.since_failure(micros) } else { f32::INFINITY };
+        let random = mix(micros ^ answered << 32 ^ failed);
+        if let Some(aside) = self.health.failure(alone_counts, answered, since, random, micros) {
             self.flight.set_aside(millis, aside, true);
         }
     }
@@ -237,6 +224,11 @@ impl LoadCell {
     /// The share of its last answers that were failures, from 0 to 1.
     pub(crate) fn failures(&self) -> f32 {
         self.health.failures()
+    }
+
+    /// The same, which fades while nothing is heard.
+    pub(crate) fn failures_of_late(&self, micros: u64) -> f32 {
+        self.health.failures_of_late(micros)
     }
 
     /// For how long it has been known, in milliseconds. If that begins now, it may be said to have begun

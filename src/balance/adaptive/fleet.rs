@@ -29,6 +29,9 @@ pub(super) fn slow_from(median: f32) -> f32 {
     median * BAND + BLUR
 }
 
+/// Of the share of calls that one fails, so much counts at most: who fails more is set aside.
+const MUCH: f32 = 0.2;
+
 /// How long one that is new has less than its share, and what it has at first.
 const SLOW_START_MILLIS: u32 = 10_000;
 const FIRST_SHARE: f32 = 0.1;
@@ -122,6 +125,7 @@ impl Fleet {
             new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
         let pace = paces.median();
+        pace.into_iter().for_each(|pace| self.past.differs(paces.distance(pace)));
         self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
         let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());
         self.slow.store(slow.to_bits(), Relaxed);
@@ -139,12 +143,13 @@ impl Fleet {
         Some(f32::from_bits(self.pace.load(Relaxed))).filter(|pace| !pace.is_nan())
     }
 
-    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, and as it
-    /// is new and has not said how it fares.
+    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, as it fails
+    /// more than others, and as it is new and has not said how it fares.
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - f32::from_bits(self.slow.load(Relaxed)));
         let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
+        let slow = slow * penalty(self.fails_more(load, micros));
         let known = self.known_for(load, micros);
         let says = || load.queued(micros).is_some_and(|queued| queued.latency > 0.0);
         if known >= SLOW_START_MILLIS || self.is_new.load(Relaxed) || says() {
@@ -152,6 +157,16 @@ impl Fleet {
         }
         let share = known as f32 / SLOW_START_MILLIS as f32;
         slow / (FIRST_SHARE + (1.0 - FIRST_SHARE) * share)
+    }
+
+    /// What share of its calls one fails that others do not, of what is not set aside for it. Who is on trial gets its
+    /// call.
+    fn fails_more(&self, load: &LoadCell, micros: u64) -> f32 {
+        let failures = load.failures_of_late(micros);
+        if failures == 0.0 || load.look(millis(micros)).1 == Standing::Trial {
+            return 0.0;
+        }
+        (failures - self.tolerated()).clamp(0.0, MUCH)
     }
 
     /// For how many milliseconds one has been known. Those that were there at the beginning are not new.
@@ -178,14 +193,19 @@ impl Fleet {
         }
         let failures = load.failures();
         // Where all fail alike none is set aside for it.
-        let may = failures <= self.failures() * 2.0 + 0.01;
+        let may = failures <= self.tolerated();
         // In sixteenths: those that fail about as often are alike.
-        let failures = (failures * 16.0).round() / 16.0;
-        let penalty = (1.02 / (1.02 - failures)).powi(2);
+        let penalty = penalty((failures * 16.0).round() / 16.0);
         Look { others, own, slower, penalty, may, good: may && penalty == 1.0 }
     }
 
-    fn failures(&self) -> f32 {
-        f32::from_bits(self.failures.load(Relaxed))
+    /// The share of failures that sets nobody apart: about what half of them have.
+    fn tolerated(&self) -> f32 {
+        f32::from_bits(self.failures.load(Relaxed)) * 2.0 + 0.01
     }
+}
+
+/// How many times busier one counts that fails such a share of its calls.
+fn penalty(failures: f32) -> f32 {
+    (1.02 / (1.02 - failures)).powi(2)
 }

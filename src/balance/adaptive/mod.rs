@@ -30,7 +30,8 @@ use super::{Balancer, Node, Picker};
 /// - In flight are this channel's own calls. Of servers that [report](crate::server::RegistrationLayer) what they
 ///   have in flight, of all their clients, it is that of the others too; as the report gets older it
 ///   becomes what others have at all servers, within the time in which a server gets another call; and it counts for
-///   as much as such reports were found to tell of the next ones.
+///   as much as such reports were found to tell of the next ones. Where all servers take as long as each other, half
+///   of it is believed or less: that is of the moment, and what is sent evenly stays even.
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
 ///   median of all and 0.25 ms; that counts squared. Not being asked makes it more like the others, with a time
 ///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency, as far as that
@@ -44,7 +45,8 @@ use super::{Balancer, Node, Picker};
 /// - A call that fails (`UNAVAILABLE`, a broken connection, a deadline that passed) sets it aside for 1 s,
 ///   twice as long each further time, at most 60 s, ± 20 %, and for less the more calls it answered since the
 ///   failure before; so does a fault (`INTERNAL`, `UNKNOWN`, `DATA_LOSS`) if more than a fifth of its last answers were,
-///   and only where the others do not fail as often. Afterwards one call at a time tries it, until fewer than a fifth of at least five fail.
+///   and only where the others do not fail as often. Afterwards one call at a time tries it, until fewer than a fifth of at
+///   least five fail. Who fails less than that is set aside for a tenth of the time at most, and counts as busier.
 ///   `RESOURCE_EXHAUSTED` spares it for the time that a call takes, 250 ms at most. Never is more than half
 ///   of all set aside: then they are picked by how often they fail.
 /// - One that comes later than 10 s after the first call has a tenth of its share of this channel's calls at first, all of it

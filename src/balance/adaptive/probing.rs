@@ -37,6 +37,8 @@ pub(super) struct Past {
     /// The mean of the seconds that the worst of those that answered takes longer than the best, by their word; infinite
     /// before.
     saves: AtomicU32,
+    /// The mean by which the logarithms of servers' typical latencies differ; infinite before.
+    differ: AtomicU32,
     pub(super) holds: Holds,
     pub(super) waits: Waits,
 }
@@ -48,6 +50,7 @@ impl Default for Past {
             round_trip: AtomicU32::new(0),
             waited: AtomicU32::new(0),
             saves: AtomicU32::new(f32::INFINITY.to_bits()),
+            differ: AtomicU32::new(f32::INFINITY.to_bits()),
             holds: Holds::default(),
             waits: Waits::default(),
         }
@@ -55,6 +58,14 @@ impl Default for Past {
 }
 
 impl Past {
+    pub(super) fn differs(&self, found: f32) {
+        average(&self.differ, f32::INFINITY, found);
+    }
+
+    pub(super) fn differ(&self) -> f32 {
+        f32::from_bits(self.differ.load(Relaxed))
+    }
+
     /// How long to wait for probes, where calls typically take so many seconds; none if they are not worth it.
     fn patience(&self, typical: f32, random: u64) -> Option<Duration> {
         let round_trip = f32::from_bits(self.round_trip.load(Relaxed));

@@ -22,6 +22,12 @@ impl Sample {
         }
     }
 
+    /// The mean distance from one.
+    pub(super) fn distance(&self, from: f32) -> f32 {
+        let values = &self.values[..self.count];
+        values.iter().map(|value| (value - from).abs()).sum::<f32>() / values.len() as f32
+    }
+
     /// The middle one; none of none.
     pub(super) fn median(&mut self) -> Option<f32> {
         let values = &mut self.values[..self.count];

@@ -190,6 +190,28 @@ fn the_failing_is_set_aside_tried_by_one_call_and_trusted_again() {
     assert!(calls.iter().filter(|(at, _)| *at == 1).count() > 1, "and then as any other");
 }
 
+/// And is not set aside for it any more.
+#[test]
+fn who_fails_now_and_then_gets_calls_where_the_others_are_busy() {
+    let mut bench = Bench::new(nodes(4));
+    bench.answer_all(10 * MS);
+    for _ in 0..3 {
+        (0..19).for_each(|_| bench.call(1, 10 * MS, Outcome::Success));
+        bench.call(1, 10 * MS, Outcome::Failure);
+    }
+    bench.now += SECOND;
+    bench.call(1, 10 * MS, Outcome::Success);
+    bench.pick();
+    bench.now += 10 * MS;
+    assert_eq!(bench.shares(1_000)[1], 0, "the others are idle");
+    let to_the_failing = bench.share_of_open(120, 1);
+    assert!((24..30).contains(&to_the_failing), "{to_the_failing}");
+    bench.now += 20 * SECOND;
+    bench.pick();
+    bench.now += 10 * MS;
+    assert!(bench.shares(1_000)[1] > 200, "it is forgotten where nothing is heard");
+}
+
 #[test]
 fn each_time_it_fails_it_is_set_aside_for_longer() {
     let mut bench = Bench::new(nodes(2));
