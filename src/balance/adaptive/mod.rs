@@ -30,8 +30,8 @@ use super::{Balancer, Node, Picker};
 /// - In flight are this channel's own calls. Of servers that [report](crate::server::RegistrationLayer) what they
 ///   have in flight, of all their clients, it is that of the others too; as the report gets older it
 ///   becomes what others have at all servers, within the time in which a server gets another call; and it counts for
-///   as much as such reports were found to tell of the next ones. Where all servers take as long as each other, half
-///   of it is believed or less: that is of the moment, and what is sent evenly stays even.
+///   as much as such reports were found to tell of the next ones. Where all servers take as long as each other, little
+///   is believed of what chance explains: that is of the moment, and what is sent evenly stays even.
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
 ///   median of all and 0.25 ms; that counts squared. Not being asked makes it more like the others, with a time
 ///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency, as far as that

@@ -24,8 +24,10 @@ const FAR: f32 = 2.0;
 /// Where no more is left than that of what a server says by the time that a call comes there, it is not looked at: else it
 /// would send all who are as far away to the same.
 const LITTLE: f32 = 0.25;
-/// Where servers take as long as each other but for such a share, half of what others have more is believed.
+/// Where servers take as long as each other but for such a share, half of what others have more at one is doubted,
 const EVEN: f32 = 0.12;
+/// unless it is more than so many standard deviations of what comes at random.
+const DEVIATIONS: f32 = 2.0;
 /// What was said within so many seconds was not looked at before.
 const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
@@ -52,17 +54,17 @@ pub(super) struct Reports {
     way: AtomicU32,
     /// The share of calls for which some are asked.
     probes: AtomicU32,
-    /// The part that is believed of what others have more at one than at another. Where calls take as long as each other
-    /// everywhere, work that is sent evenly stays even, and such a difference is one of the moment.
-    part: AtomicU32,
+    /// The part that is doubted of the little that others have more at one than at another. Where calls take as long as
+    /// each other everywhere, work that is sent evenly stays even, and such a difference is one of the moment.
+    doubt: AtomicU32,
 }
 
 impl Default for Reports {
     fn default() -> Self {
-        let [others, rate, in_flight, waits, latency, typical, way, probes, part] =
-            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 1.0]
+        let [others, rate, in_flight, waits, latency, typical, way, probes, doubt] =
+            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 0.0]
                 .map(|value: f32| AtomicU32::new(value.to_bits()));
-        Self { others, rate, in_flight, waits, latency, typical, way, probes, part }
+        Self { others, rate, in_flight, waits, latency, typical, way, probes, doubt }
     }
 }
 
@@ -129,7 +131,7 @@ impl Reports {
         let way = (number(&self.typical) - there).max(0.0);
         let way = if left(way * rate) < LITTLE { f32::INFINITY } else { way };
         self.way.store(way.to_bits(), Relaxed);
-        self.part.store((1.0 / (1.0 + EVEN / past.differ())).to_bits(), Relaxed);
+        self.doubt.store((EVEN / (EVEN + past.differ())).to_bits(), Relaxed);
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count
             && seen.answering * 2.0 > seen.count
@@ -151,7 +153,8 @@ impl Reports {
             latency: told(&self.latency),
             typical: number(&self.typical),
             probes: number(&self.probes),
-            part: number(&self.part),
+            doubt: number(&self.doubt),
+            chance: DEVIATIONS.powi(2) * (others + 1.0),
         }
     }
 }
@@ -168,7 +171,9 @@ pub(super) struct Outlook<'a> {
     pub(super) typical: f32,
     /// The share of calls for which some are asked.
     pub(super) probes: f32,
-    part: f32,
+    doubt: f32,
+    /// What others have more by chance, squared.
+    chance: f32,
 }
 
 impl Outlook<'_> {
@@ -186,8 +191,9 @@ impl Outlook<'_> {
             // Who has answered nothing yet may well have nothing to do; and would not get to say so.
             return (if load.succeeded() == 0 { 0.0 } else { self.others }, 1.0);
         };
-        let believed = self.part * left((queued.age + self.way) * self.rate);
-        let others = self.others + (queued.others * lightness - self.others) * believed;
+        let more = queued.others * lightness - self.others;
+        let doubted = self.doubt * self.chance / (more * more + self.chance);
+        let others = self.others + more * (1.0 - doubted) * left((queued.age + self.way) * self.rate);
         let (mut slower, slow) = (1.0, slow_from(self.latency));
         if queued.latency > slow {
             // What waits there counts already.
