@@ -79,6 +79,9 @@ fn where_all_calls_take_as_long_what_others_have_counts_for_little() {
     let held: Vec<_> = (0..16).map(|_| bench.start()).collect();
     let to_the_idle = held.iter().filter(|(at, _)| *at == 5).count();
     assert!((1..=2).contains(&to_the_idle), "{to_the_idle}");
+    drop(held);
+    bench.says(5, 40.0, 10);
+    assert_eq!(bench.share_of_open(40, 5), 0, "chance does not explain so much");
 }
 
 #[test]
