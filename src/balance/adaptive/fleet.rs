@@ -125,7 +125,7 @@ impl Fleet {
             new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
         let pace = paces.median();
-        pace.into_iter().for_each(|pace| self.past.differs(paces.distance(pace)));
+        pace.into_iter().for_each(|pace| self.past.differs(paces.square(pace)));
         self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
         let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());
         self.slow.store(slow.to_bits(), Relaxed);

@@ -37,7 +37,7 @@ pub(super) struct Past {
     /// The mean of the seconds that the worst of those that answered takes longer than the best, by their word; infinite
     /// before.
     saves: AtomicU32,
-    /// The mean by which the logarithms of servers' typical latencies differ; infinite before.
+    /// The mean square by which the logarithms of servers' typical latencies differ; infinite before.
     differ: AtomicU32,
     pub(super) holds: Holds,
     pub(super) waits: Waits,

@@ -24,8 +24,9 @@ const FAR: f32 = 2.0;
 /// Where no more is left than that of what a server says by the time that a call comes there, it is not looked at: else it
 /// would send all who are as far away to the same.
 const LITTLE: f32 = 0.25;
-/// Where servers take as long as each other but for such a share, half of what others have more at one is doubted,
-const EVEN: f32 = 0.12;
+/// Where the mean square by which the logarithms of servers' latencies differ is this, half of what others have more at one
+/// is doubted,
+const EVEN: f32 = 0.01;
 /// unless it is more than so many standard deviations of what comes at random.
 const DEVIATIONS: f32 = 2.0;
 /// What was said within so many seconds was not looked at before.

@@ -22,10 +22,10 @@ impl Sample {
         }
     }
 
-    /// The mean distance from one.
-    pub(super) fn distance(&self, from: f32) -> f32 {
+    /// The mean square of how far they are from one.
+    pub(super) fn square(&self, from: f32) -> f32 {
         let values = &self.values[..self.count];
-        values.iter().map(|value| (value - from).abs()).sum::<f32>() / values.len() as f32
+        values.iter().map(|value| (value - from).powi(2)).sum::<f32>() / values.len() as f32
     }
 
     /// The middle one; none of none.
