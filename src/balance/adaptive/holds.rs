@@ -58,7 +58,13 @@ impl Holds {
 /// What is left after so many times as long as it holds: about e⁻ᵃᵍᵉ at first, and quicker to compute; in the end
 /// nothing, or the least of what was said long ago would set one apart from others that nobody is busy at.
 pub(super) fn left(age: f32) -> f32 {
-    if age > 20.0 { 0.0 } else { 1.0 / (1.0 + age + age * age / 2.0) }
+    left_of(1.0, 1.0, age)
+}
+
+/// The same of a part that is a quotient, by one division.
+#[inline(always)]
+pub(super) fn left_of(part: f32, of: f32, age: f32) -> f32 {
+    if age > 20.0 { 0.0 } else { part / (of * (1.0 + age + age * age / 2.0)) }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::{
     fleet::{REFRESH_MICROS, slow_from},
-    holds::left,
+    holds::{left, left_of},
     probing::Past,
     sample::Sample,
 };
@@ -29,6 +29,8 @@ const LITTLE: f32 = 0.25;
 const EVEN: f32 = 0.01;
 /// unless it is more than so many standard deviations of what comes at random.
 const DEVIATIONS: f32 = 2.0;
+/// More than this, squared, is as good as certain.
+const MOST: f32 = 1e30;
 /// What was said within so many seconds was not looked at before.
 const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
@@ -145,6 +147,7 @@ impl Reports {
     pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
         let others = number(&self.others);
         let told = |of: &AtomicU32| if others.is_nan() { 0.0 } else { number(of) };
+        let chance = DEVIATIONS.powi(2) * (others + 1.0);
         Outlook {
             reports: self,
             micros,
@@ -154,8 +157,8 @@ impl Reports {
             latency: told(&self.latency),
             typical: number(&self.typical),
             probes: number(&self.probes),
-            doubt: number(&self.doubt),
-            chance: DEVIATIONS.powi(2) * (others + 1.0),
+            chance,
+            believed: chance * (1.0 - number(&self.doubt)),
         }
     }
 }
@@ -172,9 +175,9 @@ pub(super) struct Outlook<'a> {
     pub(super) typical: f32,
     /// The share of calls for which some are asked.
     pub(super) probes: f32,
-    doubt: f32,
-    /// What others have more by chance, squared.
+    /// What others have more by chance, squared, and the part of that which is believed.
     chance: f32,
+    believed: f32,
 }
 
 impl Outlook<'_> {
@@ -193,8 +196,10 @@ impl Outlook<'_> {
             return (if load.succeeded() == 0 { 0.0 } else { self.others }, 1.0);
         };
         let more = queued.others * lightness - self.others;
-        let doubted = self.doubt * self.chance / (more * more + self.chance);
-        let others = self.others + more * (1.0 - doubted) * left((queued.age + self.way) * self.rate);
+        // Its square is finite, whatever a server says.
+        let square = more.powi(2).min(MOST);
+        let age = (queued.age + self.way) * self.rate;
+        let others = self.others + more * left_of(square + self.believed, square + self.chance, age);
         let (mut slower, slow) = (1.0, slow_from(self.latency));
         if queued.latency > slow {
             // What waits there counts already.
