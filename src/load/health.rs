@@ -22,7 +22,7 @@ const MEMORY_SECONDS: f32 = 30.0;
 const FADE_SECONDS: f32 = 10.0;
 /// A server that fails more is set aside for what may as well be its callers' fault; one that fails less,
 /// over [`ENOUGH`] answers, is well again.
-const TOO_MANY: f32 = 0.2;
+pub(crate) const TOO_MANY: f32 = 0.2;
 const ENOUGH: u8 = 5;
 /// So many successes in a row are counted.
 const RUN: u8 = 31;
@@ -91,9 +91,14 @@ impl Health {
                 // The odd failure among many answers says little.
                 let odd = 1.0 / f32::from(state.run + 1);
                 let is_odd = state.run > 0 && state.share < TOO_MANY;
-                let most = if is_odd { Duration::try_from_secs_f32(since * ODD_SHARE) } else { Ok(Duration::MAX) };
-                let time = (FIRST * 2_u32.pow(u32::from(state.level.saturating_sub(1)))).min(LONGEST);
-                time.mul_f32(spread * odd).min(most.unwrap_or(Duration::MAX))
+                let time =
+                    (FIRST * 2_u32.pow(u32::from(state.level.saturating_sub(1)))).min(LONGEST).mul_f32(spread * odd);
+                // It is endless where it never failed before.
+                if is_odd {
+                    Duration::try_from_secs_f32(since * ODD_SHARE).map_or(time, |most| time.min(most))
+                } else {
+                    time
+                }
             });
             if counts {
                 // The next time is as long as a first one if this was an odd one.

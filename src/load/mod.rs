@@ -16,7 +16,7 @@ pub use self::{
     outcome::Outcome,
     reported::{BriefReport, Effort, Reported},
 };
-pub(crate) use self::{clock::micros, flight::Standing, reported::Queued};
+pub(crate) use self::{clock::micros, flight::Standing, health::TOO_MANY, reported::Queued};
 use self::{
     clock::{seconds, unit},
     flight::Flight,

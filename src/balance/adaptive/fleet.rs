@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     balance::{Node, due::Due, weights::Weights},
-    load::{LoadCell, Standing, millis},
+    load::{LoadCell, Standing, TOO_MANY, millis},
 };
 
 /// Of no more are all looked at when it is to be seen what is typical; of more, so many.
@@ -28,9 +28,6 @@ const BLUR: f32 = 0.000_25;
 pub(super) fn slow_from(median: f32) -> f32 {
     median * BAND + BLUR
 }
-
-/// Of the share of calls that one fails, so much counts at most: who fails more is set aside.
-const MUCH: f32 = 0.2;
 
 /// How long one that is new has less than its share, and what it has at first.
 const SLOW_START_MILLIS: u32 = 10_000;
@@ -125,7 +122,9 @@ impl Fleet {
             new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
         let pace = paces.median();
-        pace.into_iter().for_each(|pace| self.past.differs(paces.square(pace)));
+        if let Some(pace) = pace {
+            self.past.differs(paces.square(pace));
+        }
         self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
         let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());
         self.slow.store(slow.to_bits(), Relaxed);
@@ -159,14 +158,13 @@ impl Fleet {
         slow / (FIRST_SHARE + (1.0 - FIRST_SHARE) * share)
     }
 
-    /// What share of its calls one fails that others do not, of what is not set aside for it. Who is on trial gets its
-    /// call.
+    /// What share of its calls one fails that others do not, up to that which sets it aside. Who is on trial gets its call.
     fn fails_more(&self, load: &LoadCell, micros: u64) -> f32 {
         let failures = load.failures_of_late(micros);
         if failures == 0.0 || load.look(millis(micros)).1 == Standing::Trial {
             return 0.0;
         }
-        (failures - self.tolerated()).clamp(0.0, MUCH)
+        (failures - self.tolerated()).clamp(0.0, TOO_MANY)
     }
 
     /// For how many milliseconds one has been known. Those that were there at the beginning are not new.
