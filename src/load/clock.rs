@@ -12,17 +12,25 @@ pub(crate) fn micros(now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(*base).as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Units of 64 microseconds: a counter that goes round in three days, which is as good as a long silence.
-pub(super) fn unit(micros: u64) -> u32 {
+/// Units of [`UNIT_SECONDS`]: a counter that goes round in three days, which is as good as a long silence.
+pub(crate) fn unit(micros: u64) -> u32 {
     (micros / 64) as u32
 }
 
-/// Seconds from one unit to another. Threads tell of times out of order: what is up to an hour in the
-/// future is now. All else is past, that a silence of two days be one.
-pub(super) fn seconds(from: u32, to: u32) -> f32 {
+pub(crate) const UNIT_SECONDS: f32 = 64e-6;
+
+/// How many from one to another. Threads tell of times out of order: what is up to an hour in the future is now. All else
+/// is past, that a silence of two days be one.
+#[inline]
+pub(super) fn units(from: u32, to: u32) -> u32 {
     const HOUR: u32 = (3_600_000_000_u64 / 64) as u32;
     let since = to.wrapping_sub(from);
-    if since > u32::MAX - HOUR { 0.0 } else { since as f32 * 64e-6 }
+    if since > u32::MAX - HOUR { 0 } else { since }
+}
+
+/// The same in seconds.
+pub(super) fn seconds(from: u32, to: u32) -> f32 {
+    units(from, to) as f32 * UNIT_SECONDS
 }
 
 #[cfg(test)]

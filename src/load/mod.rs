@@ -16,14 +16,19 @@ pub use self::{
     outcome::Outcome,
     reported::{BriefReport, Effort, Reported},
 };
-pub(crate) use self::{clock::micros, flight::Standing, health::TOO_MANY, reported::Queued};
 use self::{
-    clock::{seconds, unit},
+    clock::seconds,
     flight::Flight,
     health::Health,
     peak::Peak,
     reported::{Before, Efforts, Probing, Queue},
     typical::{Lasting, Recent},
+};
+pub(crate) use self::{
+    clock::{UNIT_SECONDS, micros, unit},
+    flight::Standing,
+    health::TOO_MANY,
+    reported::Queued,
 };
 use crate::util::{
     mix::mix,
@@ -204,6 +209,12 @@ impl LoadCell {
     /// What the server last said of the requests that it has in flight; none if it never did.
     pub(crate) fn queued(&self, micros: u64) -> Option<Queued> {
         self.queue.get(micros)
+    }
+
+    /// The requests that others had in flight when the server said so, and how many [units](unit) ago that was.
+    #[inline(always)]
+    pub(crate) fn others(&self, unit: u32) -> Option<(f32, u32)> {
+        self.queue.others(unit)
     }
 
     /// It is picked.

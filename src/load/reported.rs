@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::clock::{seconds, unit};
+use super::clock::{seconds, unit, units};
 use crate::util::{
     pair::{pack, unpack},
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -65,12 +65,14 @@ const FORGOTTEN: u64 = 180_000_000;
 
 /// Of more calls of its own a channel says that they are so many.
 const MOST: u32 = u16::MAX as u32;
+/// What a server says to have more than these is no number of requests, and its square too large for a float.
+const MOST_OTHERS: f32 = 1e9;
 
 /// What the server last said of its requests in flight. What belongs together is stored as one.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// One more than the requests in flight; how many of them are this channel's own, at most 65,535; and the latency in
-    /// seconds, of which half a float is kept. 0 where it said nothing.
+    /// One more than the requests in flight that are others'; this channel's own, at most 65,535; and the latency in
+    /// seconds, of which half a float is kept. The first is 0 where it said nothing of them.
     state: AtomicU64,
     /// When it said so, in [units](unit).
     at: AtomicU32,
@@ -99,10 +101,13 @@ pub(crate) struct Queued {
 
 impl Queue {
     fn take(&self, report: &BriefReport, own: u32, now: u64) {
-        let in_flight = report.in_flight.map_or(0.0, |count| count as f32 + 1.0);
+        let own = own.min(MOST);
+        // Some of its own are still on their way.
+        let others = |count: f64| (count as f32 - own as f32).clamp(0.0, MOST_OTHERS);
+        let high = report.in_flight.map_or(0.0, |count| others(count) + 1.0);
         let latency = report.latency.map_or(0.0, |latency| latency.as_secs_f32());
-        let low = own.min(MOST) << 16 | latency.to_bits().saturating_add(0x8000) >> 16;
-        self.state.store(u64::from(in_flight.to_bits()) << 32 | u64::from(low), Relaxed);
+        let low = own << 16 | latency.to_bits().saturating_add(0x8000) >> 16;
+        self.state.store(u64::from(high.to_bits()) << 32 | u64::from(low), Relaxed);
         self.at.store(unit(now), Relaxed);
     }
 
@@ -115,7 +120,7 @@ impl Queue {
         seconds(self.picked.load(Relaxed), unit(now))
     }
 
-    /// One more than the requests in flight, the channel's own, and the latency.
+    /// One more than others' requests in flight, the channel's own, and the latency.
     fn open(&self) -> (f32, f32, f32) {
         let state = self.state.load(Relaxed);
         let (own, latency) = ((state >> 16) as u16, (state as u32) << 16);
@@ -125,11 +130,15 @@ impl Queue {
     /// None if it did not say how many are in flight.
     pub(super) fn get(&self, now: u64) -> Option<Queued> {
         let (more, own, latency) = self.open();
-        (more > 0.0).then(|| {
-            let in_flight = more - 1.0;
-            // Some of its own are still on their way.
-            Queued { in_flight, others: (in_flight - own).max(0.0), latency, age: self.age(now) }
-        })
+        let others = more - 1.0;
+        (more > 0.0).then(|| Queued { in_flight: others + own, others, latency, age: self.age(now) })
+    }
+
+    /// Others' requests in flight, and how many [units](unit) ago that was; in as few instructions as can be.
+    #[inline(always)]
+    pub(super) fn others(&self, now: u32) -> Option<(f32, u32)> {
+        let more = (self.state.load(Relaxed) >> 32) as u32;
+        if more == 0 { None } else { Some((f32::from_bits(more) - 1.0, units(self.at.load(Relaxed), now))) }
     }
 
     fn age(&self, now: u64) -> f32 {
@@ -230,7 +239,7 @@ pub(super) fn get(queue: &Queue, efforts: &Efforts, now: u64) -> Option<Reported
     let (more, own, latency) = queue.open();
     let effort = efforts.get(now);
     (more > 0.0 || latency > 0.0 || effort.is_some()).then(|| Reported {
-        in_flight: Some(more - 1.0).filter(|count| *count >= 0.0),
+        in_flight: (more > 0.0).then_some(more - 1.0 + own),
         latency: Duration::try_from_secs_f32(latency).ok().filter(|latency| !latency.is_zero()),
         age: Duration::from_secs_f32(queue.age(now)),
         own: own as u32,

@@ -62,8 +62,6 @@ pub(super) struct Look {
     others: f32,
     /// This channel's calls, likewise.
     own: f32,
-    /// How many times slower than others it is by its own word.
-    slower: f32,
     /// How many times busier it counts for what it failed, though that be no reason not to pick it.
     penalty: f32,
     /// Whether it may be picked.
@@ -78,14 +76,13 @@ impl Look {
     /// all channels see how slow it is, and would all leave it at once, and come back at once.
     #[inline(always)]
     pub(super) fn score(&self, one: f32, wait: f32, factor: f32) -> f32 {
-        let times = self.slower * factor;
         // What makes it slow is no matter of chance.
-        (self.others + self.own * times + one * (times - 1.0 + wait)) * self.penalty
+        (self.others + self.own * factor + one * (factor - 1.0 + wait)) * self.penalty
     }
 
     /// How many times worse than others it is, whoever is busy.
     pub(super) fn times(&self, factor: f32) -> f32 {
-        self.slower * factor * self.penalty
+        factor * self.penalty
     }
 }
 
@@ -134,7 +131,7 @@ impl Fleet {
     }
 
     /// What holds for all looks of one pick.
-    pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
+    pub(super) fn outlook(&self, micros: u64) -> Outlook {
         self.reports.outlook(micros)
     }
 
@@ -142,12 +139,13 @@ impl Fleet {
         Some(f32::from_bits(self.pace.load(Relaxed))).filter(|pace| !pace.is_nan())
     }
 
-    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, as it fails
-    /// more than others, and as it is new and has not said how it fares.
+    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took and by its own
+    /// word, as it fails more than others, and as it is new and has not said how it fares.
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - f32::from_bits(self.slow.load(Relaxed)));
         let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
+        let slow = slow * self.reports.slower(load, self.weights.lightness(at), micros);
         let slow = slow * penalty(self.fails_more(load, micros));
         let known = self.known_for(load, micros);
         let says = || load.queued(micros).is_some_and(|queued| queued.latency > 0.0);
@@ -179,22 +177,26 @@ impl Fleet {
 
     // A hundred times in a pick.
     #[inline(always)]
-    pub(super) fn look(&self, at: usize, outlook: &Outlook<'_>) -> Look {
+    pub(super) fn look(&self, at: usize, outlook: &Outlook) -> Look {
         let (load, lightness) = (&self.loads[at], self.weights.lightness(at));
         let (own, standing) = load.look(millis(outlook.micros));
-        let (others, slower) = outlook.of(load, lightness);
-        let tries = standing == Standing::Trial && own == 0;
-        let own = own as f32 * lightness;
-        if standing == Standing::Good || standing == Standing::Spared || tries {
-            let good = standing != Standing::Spared;
-            return Look { others, own, slower, penalty: 1.0, may: good, good };
+        let others = outlook.others(load, lightness);
+        let is_good = standing == Standing::Good || standing == Standing::Trial && own == 0;
+        let (penalty, may) = if is_good { (1.0, true) } else { self.against(load, standing) };
+        let good = may && penalty == 1.0;
+        Look { others, own: own as f32 * lightness, penalty, may, good }
+    }
+
+    /// How many times busier one counts that something speaks against, and whether it may be picked.
+    #[cold]
+    #[inline(never)]
+    fn against(&self, load: &LoadCell, standing: Standing) -> (f32, bool) {
+        if standing == Standing::Spared {
+            return (1.0, false);
         }
         let failures = load.failures();
-        // Where all fail alike none is set aside for it.
-        let may = failures <= self.tolerated();
-        // In sixteenths: those that fail about as often are alike.
-        let penalty = penalty((failures * 16.0).round() / 16.0);
-        Look { others, own, slower, penalty, may, good: may && penalty == 1.0 }
+        // In sixteenths: those that fail about as often are alike. Where all fail alike none is set aside for it.
+        (penalty((failures * 16.0).round() / 16.0), failures <= self.tolerated())
     }
 
     /// The share of failures that sets nobody apart: about what half of them have.

@@ -55,16 +55,19 @@ impl Holds {
     }
 }
 
-/// What is left after so many times as long as it holds: about e⁻ᵃᵍᵉ at first, and quicker to compute; in the end
-/// nothing, or the least of what was said long ago would set one apart from others that nobody is busy at.
+/// After so many times as long as it holds nothing is left: the least of what was said long ago would else set one apart
+/// from others that nobody is busy at.
+pub(super) const OLDEST: f32 = 20.0;
+
+/// What is left after so many times as long as it holds: about e⁻ᵃᵍᵉ at first, and quicker to compute.
 pub(super) fn left(age: f32) -> f32 {
-    left_of(1.0, 1.0, age)
+    if age > OLDEST { 0.0 } else { 1.0 / aged(age) }
 }
 
-/// The same of a part that is a quotient, by one division.
+/// By what it is to be divided before.
 #[inline(always)]
-pub(super) fn left_of(part: f32, of: f32, age: f32) -> f32 {
-    if age > 20.0 { 0.0 } else { part / (of * (1.0 + age + age * age / 2.0)) }
+pub(super) fn aged(age: f32) -> f32 {
+    1.0 + age * (1.0 + age / 2.0)
 }
 
 #[cfg(test)]

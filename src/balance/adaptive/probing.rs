@@ -86,19 +86,19 @@ fn average(mean: &AtomicU32, nothing: f32, found: f32) {
 impl Fleet {
     /// Whom to ask before this call goes, or where it goes by what they said; none if that does not decide.
     #[inline]
-    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
+    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Pick> {
         if outlook.probes > 0.0 || info.probed.is_some() { self.asked(info, outlook) } else { None }
     }
 
     #[inline(never)]
-    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Pick> {
+    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Pick> {
         match &info.probed {
             None => self.ask(info, outlook).map(Pick::Probe),
             Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
         }
     }
 
-    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<Probes> {
+    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Probes> {
         // Those that cannot be asked get their share of calls by what else is known.
         if !self.asks || (info.random as u32 as f32) >= outlook.probes * u32::MAX as f32 {
             return None;
@@ -109,14 +109,14 @@ impl Fleet {
         (drawn.at().len() > 1).then(|| Probes::new(drawn.at().iter().copied(), wait))
     }
 
-    fn is_worth_asking(&self, at: usize, outlook: &Outlook<'_>) -> bool {
+    fn is_worth_asking(&self, at: usize, outlook: &Outlook) -> bool {
         let look = self.look(at, outlook);
         let good = look.good && look.times(self.factor(at, outlook.micros)) < WORSE;
         good && self.loads[at].answers_probes() != Some(false)
     }
 
     /// The best of those that answered; none if none did.
-    fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook<'_>) -> Option<usize> {
+    fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
         average(&self.past.round_trip, 0.0, probed.first.as_secs_f32());
         // One that does not answer is why they are asked, and makes that no dearer.
         if probed.answered.len() == probed.asked.len() {

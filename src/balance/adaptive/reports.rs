@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::{
     fleet::{REFRESH_MICROS, slow_from},
-    holds::{left, left_of},
+    holds::{OLDEST, aged, left},
     probing::Past,
     sample::Sample,
 };
-use crate::load::LoadCell;
+use crate::load::{LoadCell, UNIT_SECONDS, unit};
 
 /// After so many typical latencies the same holds for how fast it is.
 const SPEED_LASTS: f32 = 20.0;
@@ -29,8 +29,6 @@ const LITTLE: f32 = 0.25;
 const EVEN: f32 = 0.01;
 /// unless it is more than so many standard deviations of what comes at random.
 const DEVIATIONS: f32 = 2.0;
-/// More than this, squared, is as good as certain.
-const MOST: f32 = 1e30;
 /// What was said within so many seconds was not looked at before.
 const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
@@ -144,17 +142,27 @@ impl Reports {
         self.probes.store(probes.to_bits(), Relaxed);
     }
 
-    pub(super) fn outlook(&self, micros: u64) -> Outlook<'_> {
-        let others = number(&self.others);
-        let told = |of: &AtomicU32| if others.is_nan() { 0.0 } else { number(of) };
+    /// How many times busier one counts as it is slower than the median by its own word.
+    pub(super) fn slower(&self, load: &LoadCell, lightness: f32, micros: u64) -> f32 {
+        let slow = slow_from(number(&self.latency));
+        let Some(queued) = load.queued(micros).filter(|queued| queued.latency > slow) else { return 1.0 };
+        // What waits there counts already.
+        let busier = self.busier(queued.in_flight * lightness);
+        let times = queued.latency / slow / busier.max(1.0).powf(number(&self.waits));
+        1.0 + (times.powi(2) - 1.0).max(0.0) * left(queued.age / number(&self.typical) * (1.0 / SPEED_LASTS))
+    }
+
+    pub(super) fn outlook(&self, micros: u64) -> Outlook {
+        let (others, rate) = (number(&self.others), number(&self.rate));
         let chance = DEVIATIONS.powi(2) * (others + 1.0);
+        let way = number(&self.way);
         Outlook {
-            reports: self,
             micros,
+            unit: unit(micros),
             others,
-            rate: told(&self.rate),
-            way: told(&self.way),
-            latency: told(&self.latency),
+            rate: rate * UNIT_SECONDS,
+            way: way * rate,
+            oldest: ((OLDEST / rate - way) / UNIT_SECONDS) as u32,
             typical: number(&self.typical),
             probes: number(&self.probes),
             chance,
@@ -163,14 +171,17 @@ impl Reports {
     }
 }
 
-/// What holds for all looks of one pick. What only matters where servers report is 0 elsewhere.
-pub(super) struct Outlook<'a> {
-    reports: &'a Reports,
+/// What holds for all looks of one pick.
+pub(super) struct Outlook {
     pub(super) micros: u64,
+    unit: u32,
     others: f32,
+    /// One by the units of time for which what a server says holds, and for how many times as long as it holds it is on the
+    /// way.
     rate: f32,
     way: f32,
-    latency: f32,
+    /// How many units ago nothing was said that still holds.
+    oldest: u32,
     /// The seconds that a call typically takes.
     pub(super) typical: f32,
     /// The share of calls for which some are asked.
@@ -180,33 +191,26 @@ pub(super) struct Outlook<'a> {
     believed: f32,
 }
 
-impl Outlook<'_> {
-    /// The requests that others have in flight at one, as if it weighed what the heaviest does; and how many times slower
-    /// than the median it is.
-    #[inline(always)]
-    pub(super) fn of(&self, load: &LoadCell, lightness: f32) -> (f32, f32) {
-        if self.others.is_nan() { (0.0, 1.0) } else { self.told(load, lightness) }
-    }
-
+impl Outlook {
+    /// The requests that others have in flight at one, as if it weighed what the heaviest does.
+    ///
     /// What its server said becomes, as it gets older, what all say: one may look at all of them then, and yet not
     /// send where everyone sends whose reports are as old.
-    fn told(&self, load: &LoadCell, lightness: f32) -> (f32, f32) {
-        let Some(queued) = load.queued(self.micros) else {
-            // Who has answered nothing yet may well have nothing to do; and would not get to say so.
-            return (if load.succeeded() == 0 { 0.0 } else { self.others }, 1.0);
-        };
-        let more = queued.others * lightness - self.others;
-        // Its square is finite, whatever a server says.
-        let square = more.powi(2).min(MOST);
-        let age = (queued.age + self.way) * self.rate;
-        let others = self.others + more * left_of(square + self.believed, square + self.chance, age);
-        let (mut slower, slow) = (1.0, slow_from(self.latency));
-        if queued.latency > slow {
-            // What waits there counts already.
-            let busier = self.reports.busier(queued.in_flight * lightness);
-            let times = queued.latency / slow / busier.max(1.0).powf(number(&self.reports.waits));
-            slower += (times.powi(2) - 1.0).max(0.0) * left(queued.age / self.typical * (1.0 / SPEED_LASTS));
+    #[inline(always)]
+    pub(super) fn others(&self, load: &LoadCell, lightness: f32) -> f32 {
+        if self.others.is_nan() {
+            return 0.0;
         }
-        (others, slower)
+        let Some((said, units)) = load.others(self.unit) else {
+            // Who has answered nothing yet may well have nothing to do; and would not get to say so.
+            return if load.succeeded() == 0 { 0.0 } else { self.others };
+        };
+        if units > self.oldest {
+            return self.others;
+        }
+        let more = said * lightness - self.others;
+        let square = more * more;
+        let age = units as f32 * self.rate + self.way;
+        self.others + more * (square + self.believed) / ((square + self.chance) * aged(age))
     }
 }
