@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::clock::{seconds, unit};
-use crate::util::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use super::{
+    clock::{seconds, unit},
+    mean::{Mean, gain, pack, unpack},
+};
+use crate::util::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The mean of the logarithms of the last few latencies, in which the call that took a hundred times as
 /// long counts as much as the one that took a hundredth.
@@ -14,14 +17,8 @@ pub(super) struct Recent {
     state: AtomicU64,
 }
 
-/// The same of many latencies: what the server was for long, and will be again.
-#[derive(Debug, Default)]
-pub(super) struct Lasting {
-    /// The mean as a 32-bit float, its five last bits the count of answers up to 31.
-    state: AtomicU32,
-}
-
-/// What an answer counts for, once there are some; before, all count the same.
+/// What an answer counts for, once there are some; before, all count the same. The second in the mean of many: of what
+/// the server was for long, and will be again.
 const GAIN: f32 = 0.3;
 const LASTING_GAIN: f32 = 0.05;
 /// After so long without an answer e⁻¹ is left of what sets the last few apart from the many,
@@ -42,7 +39,7 @@ impl Recent {
     }
 
     /// What nobody has asked of late is taken for what it was for long, and by and by for like the others.
-    pub(super) fn fade(&self, lasting: &Lasting, others: f32, micros: u64) -> Option<f32> {
+    pub(super) fn fade(&self, lasting: &Mean, others: f32, micros: u64) -> Option<f32> {
         let (mean, count, at) = self.open();
         if count == 0 {
             return None;
@@ -51,9 +48,9 @@ impl Recent {
         if since < STEP_SECONDS {
             return Some(mean);
         }
-        let (long, answers) = lasting.open();
+        let (long, answers) = lasting.get();
         let long = others + (long - others) * (-since / LASTING_FADE_SECONDS).exp();
-        lasting.store(long, answers);
+        lasting.set(long, answers);
         let known = (answers as f32 / ENOUGH).min(1.0);
         let to = others + (long - others) * known * known;
         let faded = to + (mean - to) * (-since / (FADE_SECONDS * known)).exp();
@@ -76,47 +73,21 @@ impl Recent {
     }
 }
 
-impl Lasting {
-    // Two threads at once may lose one of two answers, which is as good.
-    fn store(&self, mean: f32, count: u32) {
-        self.state.store(pack(mean, count, MANY), Relaxed);
-    }
-
-    fn open(&self) -> (f32, u32) {
-        unpack(self.state.load(Relaxed), MANY)
-    }
-}
-
 /// A call was answered after so long.
-pub(super) fn observe(recent: &Recent, lasting: &Lasting, took: Duration, micros: u64) {
+pub(super) fn observe(recent: &Recent, lasting: &Mean, took: Duration, micros: u64) {
     let took = logarithm(took);
     recent.update(micros, |mean, count| (mean + (took - mean) * gain(count, GAIN), count + 1));
-    let (mean, count) = lasting.open();
-    lasting.store(mean + (took - mean) * gain(count, LASTING_GAIN), count + 1);
+    lasting.add(took, LASTING_GAIN);
 }
 
 /// A call was not answered for so long, which says something if it is longer than answers take.
-pub(super) fn at_least(recent: &Recent, lasting: &Lasting, took: Duration, micros: u64) {
+pub(super) fn at_least(recent: &Recent, lasting: &Mean, took: Duration, micros: u64) {
     if recent.get().is_some_and(|mean| logarithm(took) > mean) {
         observe(recent, lasting, took, micros);
     }
 }
 
 const FEW: u32 = 3;
-const MANY: u32 = 31;
-
-/// A float whose last bits are a count.
-fn pack(mean: f32, count: u32, most: u32) -> u32 {
-    (mean.to_bits() & !most) | count.min(most)
-}
-
-fn unpack(state: u32, most: u32) -> (f32, u32) {
-    (f32::from_bits(state & !most), state & most)
-}
-
-fn gain(count: u32, least: f32) -> f32 {
-    (1.0 / (count + 1) as f32).max(least)
-}
 
 fn logarithm(took: Duration) -> f32 {
     (took.as_nanos() as f32).max(1.0).ln()
@@ -129,7 +100,7 @@ mod tests {
     const SECOND: u64 = 1_000_000;
 
     #[derive(Default)]
-    struct Both(Recent, Lasting);
+    struct Both(Recent, Mean);
 
     impl Both {
         fn observe(&self, millis: u64) {

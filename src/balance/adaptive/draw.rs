@@ -33,7 +33,8 @@ impl Picker for Draw {
                 continue;
             }
             let look = self.0.look(at, &outlook);
-            let score = look.score(1.0, 1.0, self.0.factor(at, micros));
+            let factor = self.0.factor(at, micros);
+            let score = look.score(factor, factor);
             // The first of equals stays: it was drawn as it weighs.
             let place = if look.may { &mut best } else { &mut spare };
             if place.is_none_or(|(least, _)| score < least) {

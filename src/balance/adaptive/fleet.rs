@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use super::{
@@ -45,6 +45,8 @@ pub(super) struct Fleet {
     pub(super) asks: bool,
     /// When to look again.
     due: Due,
+    /// When that was done last, in microseconds; 0 before.
+    seen: AtomicU64,
     /// The median of the logarithms of the typical latencies in nanoseconds; NaN if there are none.
     pace: AtomicU32,
     /// The logarithm above which one is slow.
@@ -71,13 +73,12 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Who has least of it gets the call, which counts for `one`, or on average for that: for `one` times as much as a
-    /// wait. Who is so many times slower counts as so many times busier with this channel's calls, and not with others':
-    /// all channels see how slow it is, and would all leave it at once, and come back at once.
+    /// Who has least of it gets the call, which counts for `alone` where there is nothing else. Who is so many times slower
+    /// counts as so many times busier with this channel's calls, and not with others': all channels see how slow it is,
+    /// and would all leave it at once, and come back at once.
     #[inline(always)]
-    pub(super) fn score(&self, one: f32, wait: f32, factor: f32) -> f32 {
-        // What makes it slow is no matter of chance.
-        (self.others + self.own * factor + one * (factor - 1.0 + wait)) * self.penalty
+    pub(super) fn score(&self, alone: f32, factor: f32) -> f32 {
+        (self.others + self.own * factor + alone) * self.penalty
     }
 
     /// How many times worse than others it is, whoever is busy.
@@ -94,6 +95,7 @@ impl Fleet {
             past,
             asks,
             due: Due::default(),
+            seen: AtomicU64::new(0),
             pace: AtomicU32::new(f32::NAN.to_bits()),
             slow: AtomicU32::new(f32::INFINITY.to_bits()),
             failures: AtomicU32::new(0),
@@ -109,18 +111,19 @@ impl Fleet {
 
     /// Looks what is typical, of at most [`SEEN`] of them.
     pub(super) fn refresh(&self, micros: u64, these: impl Iterator<Item = usize>) {
-        let (mut paces, mut failures, mut seen, mut new) = (Sample::default(), Sample::default(), Seen::default(), 0.0);
+        let (mut paces, mut failures, mut new) = (Sample::default(), Sample::default(), 0.0);
+        let mut seen = Seen::since(self.seen.swap(micros, Relaxed), micros);
         let before = self.pace();
         for at in these.take(SEEN) {
             let load = &self.loads[at];
-            load.pace(before, micros).into_iter().for_each(|pace| paces.push(pace));
+            paces.extend(load.pace(before, micros));
             failures.push(load.failures());
             self.reports.see(load, self.weights.lightness(at), micros, &self.past, &mut seen);
             new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
         let pace = paces.median();
         if let Some(pace) = pace {
-            self.past.differs(paces.square(pace));
+            self.past.differs(paces.square(pace, |_| true));
         }
         self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
         let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());
@@ -139,13 +142,13 @@ impl Fleet {
         Some(f32::from_bits(self.pace.load(Relaxed))).filter(|pace| !pace.is_nan())
     }
 
-    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took and by its own
-    /// word, as it fails more than others, and as it is new and has not said how it fares.
+    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, and slow or
+    /// fast by its own word, as it fails more than others, and as it is new and has not said how it fares.
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - f32::from_bits(self.slow.load(Relaxed)));
         let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
-        let slow = slow * self.reports.slower(load, self.weights.lightness(at), micros);
+        let slow = slow * self.reports.slower(load, self.weights.lightness(at), micros) * self.past.speeds.faster(load);
         let slow = slow * penalty(self.fails_more(load, micros));
         let known = self.known_for(load, micros);
         let says = || load.queued(micros).is_some_and(|queued| queued.latency > 0.0);

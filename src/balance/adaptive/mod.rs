@@ -7,6 +7,7 @@ mod probing;
 mod reports;
 mod sample;
 mod scan;
+mod speeds;
 mod waits;
 
 use std::sync::Arc;

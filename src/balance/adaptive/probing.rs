@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{fleet::Fleet, holds::Holds, reports::Outlook, waits::Waits};
+use super::{fleet::Fleet, holds::Holds, reports::Outlook, speeds::Speeds, waits::Waits};
 use crate::balance::{Pick, PickInfo, Probed, Probes};
 
 /// So many are asked.
@@ -41,6 +41,7 @@ pub(super) struct Past {
     differ: AtomicU32,
     pub(super) holds: Holds,
     pub(super) waits: Waits,
+    pub(super) speeds: Speeds,
 }
 
 impl Default for Past {
@@ -53,6 +54,7 @@ impl Default for Past {
             differ: AtomicU32::new(f32::INFINITY.to_bits()),
             holds: Holds::default(),
             waits: Waits::default(),
+            speeds: Speeds::default(),
         }
     }
 }
@@ -129,7 +131,10 @@ impl Fleet {
         if most > 0.0 {
             average(&self.past.saves, f32::INFINITY, most - least);
         }
-        let score = |at: &usize| self.look(*at, outlook).score(1.0, 1.0, self.factor(*at, outlook.micros));
+        let score = |at: &usize| {
+            let factor = self.factor(*at, outlook.micros);
+            self.look(*at, outlook).score(factor, factor)
+        };
         there.copied().map(|at| (score(&at), at)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
     }
 }

@@ -7,6 +7,7 @@ use super::{
     holds::{OLDEST, aged, left},
     probing::Past,
     sample::Sample,
+    speeds::Speeds,
 };
 use crate::load::{LoadCell, UNIT_SECONDS, unit};
 
@@ -77,12 +78,23 @@ fn number(of: &AtomicU32) -> f32 {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) count: f32,
+    /// Seconds since the look before.
+    since: f32,
     in_flight: Sample,
     others: Sample,
     latency: Sample,
+    speeds: Sample,
     recent: f32,
     answering: f32,
     refusing: f32,
+}
+
+impl Seen {
+    /// The look before was then; never, at 0.
+    pub(super) fn since(before: u64, micros: u64) -> Self {
+        let since = if before == 0 { 0 } else { micros.saturating_sub(before) };
+        Self { since: (since as f32 * 1e-6).max(NEW), ..Self::default() }
+    }
 }
 
 impl Reports {
@@ -101,10 +113,18 @@ impl Reports {
             past.holds.learn(before, now, seconds * number(&self.rate));
         }
         seen.recent += one(queued.age < RECENT * number(&self.typical));
+        seen.speeds.extend(Speeds::of(load));
         if queued.latency > 0.0 {
             seen.latency.push(queued.latency);
+            let (busier, times) = (self.busier(queued.in_flight * lightness), queued.latency / number(&self.latency));
             if is_new {
-                past.waits.learn(self.busier(queued.in_flight * lightness), queued.latency / number(&self.latency));
+                past.waits.learn(busier, times);
+            }
+            if let Some((_, seconds)) = load.queued_before().filter(|_| queued.age < seen.since) {
+                // By Little's law.
+                let answers = queued.in_flight.max(0.5) / queued.latency * seconds;
+                let random = micros ^ (seen.count as u64) << 48;
+                past.speeds.learn(load, times / busier.powf(number(&self.waits)), answers, random);
             }
         }
     }
@@ -123,6 +143,7 @@ impl Reports {
         if let Some(pace) = pace {
             self.typical.store((pace.exp() * 1e-9).max(1e-6).to_bits(), Relaxed);
         }
+        past.speeds.saw(seen.speeds);
         let in_flight = seen.in_flight.median().unwrap_or(0.0);
         self.in_flight.store(in_flight.to_bits(), Relaxed);
         self.waits.store(past.waits.power().to_bits(), Relaxed);

@@ -22,10 +22,16 @@ impl Sample {
         }
     }
 
-    /// The mean square of how far they are from one.
-    pub(super) fn square(&self, from: f32) -> f32 {
-        let values = &self.values[..self.count];
-        values.iter().map(|value| (value - from).powi(2)).sum::<f32>() / values.len() as f32
+    pub(super) fn extend(&mut self, value: Option<f32>) {
+        value.into_iter().for_each(|value| self.push(value));
+    }
+
+    /// The mean square of how far those that count are from one; 0 of none.
+    pub(super) fn square(&self, from: f32, counts: impl Fn(f32) -> bool) -> f32 {
+        let values = self.values[..self.count].iter().filter(|value| counts(**value));
+        let (sum, count) =
+            values.fold((0.0, 0.0_f32), |(sum, count), value| (sum + (value - from).powi(2), count + 1.0));
+        sum / count.max(1.0)
     }
 
     /// The middle one; none of none.

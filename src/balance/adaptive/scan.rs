@@ -36,13 +36,15 @@ impl Scan {
         }
     }
 
-    /// The scores of all that may be picked, or else of all, and infinite ones of the others; and how many those are.
+    /// The scores of all that may be picked, or else of all, and infinite ones of the others; and how many those are. By
+    /// what a call there counts for where it is alone.
     #[inline(always)]
-    fn score(&self, scores: &mut [f32], outlook: &Outlook, all: bool, wait: impl Fn(usize) -> f32) -> usize {
+    fn score(&self, scores: &mut [f32], outlook: &Outlook, all: bool, alone: impl Fn(usize, f32) -> f32) -> usize {
         let mut aside = 0;
         for (at, (place, factor)) in scores.iter_mut().zip(&self.factors).enumerate() {
             let look = self.fleet.look(at, outlook);
-            let score = look.score(self.fleet.weights.lightness(at), wait(at), f32::from_bits(factor.load(Relaxed)));
+            let factor = f32::from_bits(factor.load(Relaxed));
+            let score = look.score(alone(at, factor), factor);
             *place = if look.may || all { score } else { f32::INFINITY };
             aside += usize::from(!look.may);
         }
@@ -51,10 +53,14 @@ impl Scan {
 
     fn scores(&self, scores: &mut [f32], random: u64, outlook: &Outlook, all: bool) -> usize {
         if self.fleet.weights.are_even() {
-            return self.score(scores, outlook, all, |_| 1.0);
+            return self.score(scores, outlook, all, |_, factor| factor);
         }
-        // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs.
-        self.score(scores, outlook, all, |at| exponential(mix(random ^ (at as u64) << 32)))
+        self.score(scores, outlook, all, |at, factor| {
+            // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs, and as it is fast;
+            // what makes it slow is no matter of chance.
+            let wait = exponential(mix(random ^ (at as u64) << 32));
+            self.fleet.weights.lightness(at) * (wait * factor.min(1.0) + (factor - 1.0).max(0.0))
+        })
     }
 
     /// The best of all that were not tried.

@@ -11,6 +11,7 @@ use crate::{
     load::{CallGuard, Outcome, micros},
 };
 
+mod speeds;
 mod told;
 
 const MS: Duration = Duration::from_millis(1);

@@ -11,7 +11,7 @@ use crate::{
 
 impl Bench {
     /// A server says that it has so many in flight, and how many milliseconds answers take.
-    fn says(&self, at: usize, in_flight: f64, latency: u64) {
+    pub(super) fn says(&self, at: usize, in_flight: f64, latency: u64) {
         let latency = Some(MS * latency as u32).filter(|latency| !latency.is_zero());
         let report = BriefReport { in_flight: Some(in_flight), latency, ..BriefReport::default() };
         self.nodes[at].load().report(&report, self.now);
