@@ -9,7 +9,7 @@ use crate::{balance::mix, load::LoadCell};
 ///
 /// What one says is chance for the most part: each is believed as far as servers differ by more than what each says
 /// differs from one time to another (shrinkage,
-/// [James and Stein](https://projecteuclid.org/proceedings/berkeley-symposium-on-mathematical-statistics-and-probability/proceedings-of-the-fourth-berkeley-symposium-on-mathematical-statistics-and/Chapter/Estimation-with-Quadratic-Loss/bsmsp/1200512173)).
+/// [James and Stein](https://projecteuclid.org/euclid.bsmsp/1200512173)).
 /// All numbers are 32-bit floats, and of logarithms.
 #[derive(Debug, Default)]
 pub(super) struct Speeds {
@@ -17,7 +17,7 @@ pub(super) struct Speeds {
     chance: AtomicU32,
     /// The median of the servers' means.
     median: AtomicU32,
-    /// The mean square by which those below it differ from it, less what is chance.
+    /// The mean square by which those below it differ from it.
     differ: AtomicU32,
 }
 
@@ -31,6 +31,8 @@ const ENOUGH: u32 = 4;
 const MANY: f32 = 32.0;
 /// None counts for more than e to this times the median, or for less than its inverse.
 const MOST: f32 = 2.0;
+/// One is faster by so many of these, by its logarithm.
+const STEP: f32 = 0.125;
 /// What one counts for in the mean square.
 const GAIN: f32 = 0.01;
 
@@ -67,8 +69,7 @@ impl Speeds {
         let Some(median) = found.median() else { return };
         self.median.store(median.to_bits(), Relaxed);
         // Of those that are slower one may be so by any number of times.
-        let differ = found.square(median, |log| log < median) - number(&self.chance) * ALIKE / MANY;
-        self.differ.store(differ.max(0.0).to_bits(), Relaxed);
+        self.differ.store(found.square(median, |log| log < median).to_bits(), Relaxed);
     }
 
     /// How many times as long as the median it takes; 1 if it is no faster.
@@ -79,6 +80,7 @@ impl Speeds {
             return 1.0;
         }
         let part = differ / (differ + number(&self.chance) * ALIKE / count as f32);
-        ((mean - number(&self.median)).min(0.0) * part).exp()
+        // In steps: those that are about as fast are alike.
+        (((mean - number(&self.median)).min(0.0) * part / STEP).round() * STEP).exp()
     }
 }

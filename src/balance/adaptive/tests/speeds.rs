@@ -48,6 +48,14 @@ fn who_is_faster_for_good_gets_as_much_more() {
     }
 }
 
+#[test]
+fn who_is_about_as_fast_gets_as_much() {
+    let mut bench = Bench::new(nodes(4));
+    bench.answer_all(10 * MS);
+    bench.all_take(60, &[30, 29, 30, 30], 0);
+    assert_eq!(bench.share_of_open(400, 1), 100);
+}
+
 /// Nor when little was heard of each, for the most part.
 #[test]
 fn chance_makes_nobody_faster() {
