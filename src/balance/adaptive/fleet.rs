@@ -148,7 +148,11 @@ impl Fleet {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - f32::from_bits(self.slow.load(Relaxed)));
         let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
-        let slow = slow * self.reports.slower(load, self.weights.lightness(at), micros) * self.past.speeds.faster(load);
+        let slow = if self.reports.tell_latency() {
+            slow * self.reports.slower(load, self.weights.lightness(at), micros) * self.past.speeds.faster(load)
+        } else {
+            slow
+        };
         let slow = slow * penalty(self.fails_more(load, micros));
         let known = self.known_for(load, micros);
         let says = || load.queued(micros).is_some_and(|queued| queued.latency > 0.0);

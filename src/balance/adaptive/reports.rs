@@ -163,6 +163,11 @@ impl Reports {
         self.probes.store(probes.to_bits(), Relaxed);
     }
 
+    /// Whether any server says how long its answers take.
+    pub(super) fn tell_latency(&self) -> bool {
+        number(&self.latency) < f32::INFINITY
+    }
+
     /// How many times busier one counts as it is slower than the median by its own word.
     pub(super) fn slower(&self, load: &LoadCell, lightness: f32, micros: u64) -> f32 {
         let slow = slow_from(number(&self.latency));
