@@ -11,6 +11,7 @@ mod fleet;
 mod hash;
 mod least_request;
 mod maglev;
+mod number;
 mod peak_ewma;
 mod pick_first;
 mod policy;

@@ -3,13 +3,14 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use super::{
     Balancer, Node, Pick, PickInfo, Picker, Probed, Probes,
+    number::Number,
     weights::{Drawn, Weights},
 };
 use crate::load::{LoadCell, Standing, micros, millis};
@@ -88,19 +89,19 @@ impl Balancer for Prequal {
 /// What the last probes found in flight.
 #[derive(Debug)]
 struct Recent {
-    /// 32-bit floats; negative where there was none yet.
-    in_flight: [AtomicU32; Self::MOST],
+    /// Negative where there was none yet.
+    in_flight: [Number; Self::MOST],
     next: AtomicUsize,
     /// What is more is hot.
-    hot: AtomicU32,
+    hot: Number,
 }
 
 impl Default for Recent {
     fn default() -> Self {
         Self {
-            in_flight: [(); Self::MOST].map(|()| AtomicU32::new((-1.0_f32).to_bits())),
+            in_flight: [(); Self::MOST].map(|()| Number::new(-1.0)),
             next: AtomicUsize::new(0),
-            hot: AtomicU32::new(f32::INFINITY.to_bits()),
+            hot: Number::new(f32::INFINITY),
         }
     }
 }
@@ -112,11 +113,11 @@ impl Recent {
 
     fn take(&self, in_flight: f32, percent: u32) {
         let next = self.next.fetch_add(1, Relaxed);
-        self.in_flight[next % Self::MOST].store(in_flight.to_bits(), Relaxed);
+        self.in_flight[next % Self::MOST].set(in_flight);
         if next < Self::EVERY || next.is_multiple_of(Self::EVERY) {
             let mut all = [0.0; Self::MOST];
             let mut count = 0;
-            let known = self.in_flight.iter().map(|is| f32::from_bits(is.load(Relaxed))).filter(|is| *is >= 0.0);
+            let known = self.in_flight.iter().map(Number::get).filter(|is| *is >= 0.0);
             for (place, is) in all.iter_mut().zip(known) {
                 *place = is;
                 count += 1;
@@ -127,12 +128,12 @@ impl Recent {
                 100 => f32::INFINITY,
                 _ => *all[..count].select_nth_unstable_by(rank, f32::total_cmp).1,
             };
-            self.hot.store(hot.to_bits(), Relaxed);
+            self.hot.set(hot);
         }
     }
 
     fn hot(&self) -> f32 {
-        f32::from_bits(self.hot.load(Relaxed))
+        self.hot.get()
     }
 }
 

@@ -158,7 +158,7 @@ impl Turns {
     /// Computes the weights when that is due, by one of the threads that pick; the others go on with the old ones.
     fn learn(&self, now: Instant) {
         let period = u64::try_from(self.learning.update.as_micros()).unwrap_or(u64::MAX);
-        if self.due.take(micros(now), period) {
+        if self.due.take(micros(now), period).is_some() {
             let learned = self.weights(now).map(|weights| Arc::new(ends(weights.into_iter())));
             if learned.is_some() || self.learned.load().is_some() {
                 self.learned.store(learned);

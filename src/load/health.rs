@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::clock::{seconds, unit};
-use crate::util::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::util::{
+    mix::fraction,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// The share of failures among the last [`WINDOW`] answers, none older than [`MEMORY_SECONDS`] before the
 /// one after it; and how often in a row a failure set the server aside.
@@ -87,7 +90,7 @@ impl Health {
         self.update(true, answered, micros, |state| {
             let counts = alone_counts || (state.count >= ENOUGH && state.share > TOO_MANY);
             aside = counts.then(|| {
-                let spread = 0.8 + 0.4 * (random >> 40) as f32 / (1_u64 << 24) as f32;
+                let spread = 0.8 + 0.4 * fraction(random);
                 // The odd failure among many answers says little.
                 let odd = 1.0 / f32::from(state.run + 1);
                 let is_odd = state.run > 0 && state.share < TOO_MANY;

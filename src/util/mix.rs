@@ -11,3 +11,8 @@ pub(crate) fn mix(random: u64) -> u64 {
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+/// Of a random number a part of one.
+pub(crate) fn fraction(random: u64) -> f32 {
+    (random >> 40) as f32 / (1_u64 << 24) as f32
+}

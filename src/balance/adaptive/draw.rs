@@ -16,9 +16,9 @@ pub(super) struct Draw(pub(super) Fleet);
 impl Picker for Draw {
     fn pick(&self, info: &PickInfo<'_>) -> Pick {
         let micros = micros(info.now);
-        if self.0.is_due(micros) {
+        if let Some(since) = self.0.due(micros) {
             let some = std::iter::successors(Some(mix(info.random)), |random| Some(mix(*random)));
-            self.0.refresh(micros, some.take(SEEN).map(|random| self.0.weights.draw(random)));
+            self.0.refresh(micros, since, some.take(SEEN).map(|random| self.0.weights.draw(random)));
         }
         let outlook = self.0.outlook(micros);
         if let Some(pick) = self.0.by_probes(info, &outlook) {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     sample::Sample,
 };
 use crate::{
-    balance::{Node, due::Due, weights::Weights},
+    balance::{Node, due::Due, number::Number, weights::Weights},
     load::{LoadCell, Standing, TOO_MANY, millis},
 };
 
@@ -45,14 +45,12 @@ pub(super) struct Fleet {
     pub(super) asks: bool,
     /// When to look again.
     due: Due,
-    /// When that was done last, in microseconds; 0 before.
-    seen: AtomicU64,
     /// The median of the logarithms of the typical latencies in nanoseconds; NaN if there are none.
-    pace: AtomicU32,
+    pace: Number,
     /// The logarithm above which one is slow.
-    slow: AtomicU32,
+    slow: Number,
     /// The median share of failures.
-    failures: AtomicU32,
+    failures: Number,
     reports: Reports,
     /// Whether most are new.
     is_new: AtomicBool,
@@ -95,24 +93,23 @@ impl Fleet {
             past,
             asks,
             due: Due::default(),
-            seen: AtomicU64::new(0),
-            pace: AtomicU32::new(f32::NAN.to_bits()),
-            slow: AtomicU32::new(f32::INFINITY.to_bits()),
-            failures: AtomicU32::new(0),
+            pace: Number::new(f32::NAN),
+            slow: Number::new(f32::INFINITY),
+            failures: Number::default(),
             reports: Reports::default(),
             is_new: AtomicBool::new(false),
         }
     }
 
-    /// Whether it is this caller's turn to look what is typical.
-    pub(super) fn is_due(&self, micros: u64) -> bool {
+    /// Whether it is this caller's turn to look what is typical: how many microseconds after that was last done.
+    pub(super) fn due(&self, micros: u64) -> Option<u64> {
         self.due.take(micros, REFRESH_MICROS)
     }
 
-    /// Looks what is typical, of at most [`SEEN`] of them.
-    pub(super) fn refresh(&self, micros: u64, these: impl Iterator<Item = usize>) {
+    /// Looks what is typical, of at most [`SEEN`] of them, so many microseconds after it did so before.
+    pub(super) fn refresh(&self, micros: u64, since: u64, these: impl Iterator<Item = usize>) {
         let (mut paces, mut failures, mut new) = (Sample::default(), Sample::default(), 0.0);
-        let mut seen = Seen::since(self.seen.swap(micros, Relaxed), micros);
+        let mut seen = Seen::since(since);
         let before = self.pace();
         for at in these.take(SEEN) {
             let load = &self.loads[at];
@@ -125,10 +122,10 @@ impl Fleet {
         if let Some(pace) = pace {
             self.past.differs(paces.square(pace, |_| true));
         }
-        self.pace.store(pace.unwrap_or(f32::NAN).to_bits(), Relaxed);
+        self.pace.set(pace.unwrap_or(f32::NAN));
         let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());
-        self.slow.store(slow.to_bits(), Relaxed);
-        self.failures.store(failures.median().unwrap_or(0.0).to_bits(), Relaxed);
+        self.slow.set(slow);
+        self.failures.set(failures.median().unwrap_or(0.0));
         self.is_new.store(new * 2.0 > seen.count, Relaxed);
         self.reports.saw(seen, pace, &self.past);
     }
@@ -139,14 +136,14 @@ impl Fleet {
     }
 
     fn pace(&self) -> Option<f32> {
-        Some(f32::from_bits(self.pace.load(Relaxed))).filter(|pace| !pace.is_nan())
+        Some(self.pace.get()).filter(|pace| !pace.is_nan())
     }
 
     /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, and slow or
     /// fast by its own word, as it fails more than others, and as it is new and has not said how it fares.
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
-        let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - f32::from_bits(self.slow.load(Relaxed)));
+        let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - self.slow.get());
         let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
         let slow = if self.reports.tell_latency() {
             slow * self.reports.slower(load, self.weights.lightness(at), micros) * self.past.speeds.faster(load)
@@ -208,7 +205,7 @@ impl Fleet {
 
     /// The share of failures that sets nobody apart: about what half of them have.
     fn tolerated(&self) -> f32 {
-        f32::from_bits(self.failures.load(Relaxed)) * 2.0 + 0.01
+        self.failures.get() * 2.0 + 0.01
     }
 }
 

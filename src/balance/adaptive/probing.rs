@@ -1,12 +1,9 @@
 //! Asks a few servers before a call goes, where too little is known of them.
 
-use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use super::{fleet::Fleet, holds::Holds, reports::Outlook, speeds::Speeds, waits::Waits};
-use crate::balance::{Pick, PickInfo, Probed, Probes};
+use crate::balance::{Pick, PickInfo, Probed, Probes, number::Number};
 
 /// So many are asked.
 const ASKED: usize = 4;
@@ -24,21 +21,24 @@ const SHARE: f32 = 0.25;
 const WORTH: f32 = 2.0;
 const STILL: u64 = 64;
 
+/// What one finding counts for in a mean.
+const GAIN: f32 = 0.1;
+
 /// What a channel's pickers leave to the next.
 #[derive(Debug)]
 pub(super) struct Past {
     /// When the first call was picked, in microseconds; 0 before.
     pub(super) begun: AtomicU64,
     /// The mean of the seconds until a probe's first answer; 0 before.
-    round_trip: AtomicU32,
+    round_trip: Number,
     /// The mean of the seconds that a call waited until all had answered: longer than for the first, and longer than that of a
     /// probe that another call had sent before; 0 before.
-    waited: AtomicU32,
+    waited: Number,
     /// The mean of the seconds that the worst of those that answered takes longer than the best, by their word; infinite
     /// before.
-    saves: AtomicU32,
+    saves: Number,
     /// The mean square by which the logarithms of servers' typical latencies differ; infinite before.
-    differ: AtomicU32,
+    differ: Number,
     pub(super) holds: Holds,
     pub(super) waits: Waits,
     pub(super) speeds: Speeds,
@@ -48,10 +48,10 @@ impl Default for Past {
     fn default() -> Self {
         Self {
             begun: AtomicU64::new(0),
-            round_trip: AtomicU32::new(0),
-            waited: AtomicU32::new(0),
-            saves: AtomicU32::new(f32::INFINITY.to_bits()),
-            differ: AtomicU32::new(f32::INFINITY.to_bits()),
+            round_trip: Number::default(),
+            waited: Number::default(),
+            saves: Number::new(f32::INFINITY),
+            differ: Number::new(f32::INFINITY),
             holds: Holds::default(),
             waits: Waits::default(),
             speeds: Speeds::default(),
@@ -61,28 +61,21 @@ impl Default for Past {
 
 impl Past {
     pub(super) fn differs(&self, found: f32) {
-        average(&self.differ, f32::INFINITY, found);
+        self.differ.average(f32::INFINITY, found, GAIN);
     }
 
     pub(super) fn differ(&self) -> f32 {
-        f32::from_bits(self.differ.load(Relaxed))
+        self.differ.get()
     }
 
     /// How long to wait for probes, where calls typically take so many seconds; none if they are not worth it.
     fn patience(&self, typical: f32, random: u64) -> Option<Duration> {
-        let round_trip = f32::from_bits(self.round_trip.load(Relaxed));
+        let round_trip = self.round_trip.get();
         let wait = LONGEST.max(ROUND_TRIPS * round_trip).min(SHARE * typical);
-        let waited = f32::from_bits(self.waited.load(Relaxed));
-        let worth = f32::from_bits(self.saves.load(Relaxed)) >= WORTH * waited;
+        let waited = self.waited.get();
+        let worth = self.saves.get() >= WORTH * waited;
         (worth || random.is_multiple_of(STILL)).then(|| Duration::from_secs_f32(wait))
     }
-}
-
-/// Moves a mean towards what was found, from what stands there before anything was.
-fn average(mean: &AtomicU32, nothing: f32, found: f32) {
-    let before = f32::from_bits(mean.load(Relaxed));
-    let after = if before == nothing { found } else { before + (found - before) * 0.1 };
-    mean.store(after.to_bits(), Relaxed);
 }
 
 impl Fleet {
@@ -119,17 +112,17 @@ impl Fleet {
 
     /// The best of those that answered; none if none did.
     fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
-        average(&self.past.round_trip, 0.0, probed.first.as_secs_f32());
+        self.past.round_trip.average(0.0, probed.first.as_secs_f32(), GAIN);
         // One that does not answer is why they are asked, and makes that no dearer.
         if probed.answered.len() == probed.asked.len() {
-            average(&self.past.waited, 0.0, probed.waited.as_secs_f32());
+            self.past.waited.average(0.0, probed.waited.as_secs_f32(), GAIN);
         }
         let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
         let latency = |at: &usize| self.loads[*at].queued(outlook.micros).map(|queued| queued.latency);
         let known = there.clone().filter_map(latency).filter(|latency| *latency > 0.0);
         let (least, most) = known.fold((f32::INFINITY, 0.0_f32), |(least, most), one| (least.min(one), most.max(one)));
         if most > 0.0 {
-            average(&self.past.saves, f32::INFINITY, most - least);
+            self.past.saves.average(f32::INFINITY, most - least, GAIN);
         }
         let score = |at: &usize| {
             let factor = self.factor(*at, outlook.micros);

@@ -9,7 +9,10 @@ use super::{
     sample::Sample,
     speeds::Speeds,
 };
-use crate::load::{LoadCell, UNIT_SECONDS, unit};
+use crate::{
+    balance::number::Number,
+    load::{LoadCell, UNIT_SECONDS, unit},
+};
 
 /// After so many typical latencies the same holds for how fast it is.
 const SPEED_LASTS: f32 = 20.0;
@@ -33,45 +36,42 @@ const DEVIATIONS: f32 = 2.0;
 /// What was said within so many seconds was not looked at before.
 const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
-/// What servers say, one beside the other; all numbers are 32-bit floats.
+/// What servers say, one beside the other.
 #[derive(Debug)]
 pub(super) struct Reports {
     /// The median of other clients' requests in flight, as if all weighed what the heaviest does; NaN if none says so.
     /// A median, as one server that lies must not move it.
-    others: AtomicU32,
+    others: Number,
     /// One by the seconds for which what a server says of its requests in flight holds: until it gets another call, which
     /// is as many times a second as it has calls in flight while one takes
     /// ([Little](https://doi.org/10.1287/opre.9.3.383)); or as much longer as was [found](super::holds::Holds).
-    rate: AtomicU32,
+    rate: Number,
     /// The median of all requests in flight, likewise; 0 if none says so.
-    in_flight: AtomicU32,
+    in_flight: Number,
     /// The [power](super::waits::Waits::power) of that with which latencies grow.
-    waits: AtomicU32,
+    waits: Number,
     /// The median of the seconds that answers take, as servers say; infinite if none says so.
-    latency: AtomicU32,
+    latency: Number,
     /// The seconds that a call typically takes, by this channel's own clock.
-    typical: AtomicU32,
+    typical: Number,
     /// The seconds on the way, to the server and back; infinite where so [little](LITTLE) is left of what is said that all
     /// of it is too old.
-    way: AtomicU32,
+    way: Number,
+    /// How many units of time ago nothing was said that still holds.
+    oldest: AtomicU32,
     /// The share of calls for which some are asked.
-    probes: AtomicU32,
+    probes: Number,
     /// The part that is doubted of the little that others have more at one than at another. Where calls take as long as
     /// each other everywhere, work that is sent evenly stays even, and such a difference is one of the moment.
-    doubt: AtomicU32,
+    doubt: Number,
 }
 
 impl Default for Reports {
     fn default() -> Self {
         let [others, rate, in_flight, waits, latency, typical, way, probes, doubt] =
-            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 0.0]
-                .map(|value: f32| AtomicU32::new(value.to_bits()));
-        Self { others, rate, in_flight, waits, latency, typical, way, probes, doubt }
+            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 0.0].map(Number::new);
+        Self { others, rate, in_flight, waits, latency, typical, way, oldest: AtomicU32::new(0), probes, doubt }
     }
-}
-
-fn number(of: &AtomicU32) -> f32 {
-    f32::from_bits(of.load(Relaxed))
 }
 
 /// What one look at all finds.
@@ -90,10 +90,9 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// The look before was then; never, at 0.
-    pub(super) fn since(before: u64, micros: u64) -> Self {
-        let since = if before == 0 { 0 } else { micros.saturating_sub(before) };
-        Self { since: (since as f32 * 1e-6).max(NEW), ..Self::default() }
+    /// The look before was so many microseconds ago.
+    pub(super) fn since(micros: u64) -> Self {
+        Self { since: (micros as f32 * 1e-6).max(NEW), ..Self::default() }
     }
 }
 
@@ -109,14 +108,14 @@ impl Reports {
         seen.others.push(queued.others * lightness);
         let is_new = queued.age < NEW;
         if let Some((before, seconds)) = load.queued_before().filter(|_| is_new) {
-            let [before, now] = [before, queued.others].map(|others| others * lightness - number(&self.others));
-            past.holds.learn(before, now, seconds * number(&self.rate));
+            let [before, now] = [before, queued.others].map(|others| others * lightness - self.others.get());
+            past.holds.learn(before, now, seconds * self.rate.get());
         }
-        seen.recent += one(queued.age < RECENT * number(&self.typical));
+        seen.recent += one(queued.age < RECENT * self.typical.get());
         seen.speeds.extend(Speeds::of(load));
         if queued.latency > 0.0 {
             seen.latency.push(queued.latency);
-            let (busier, times) = (self.busier(queued.in_flight * lightness), queued.latency / number(&self.latency));
+            let (busier, times) = (self.busier(queued.in_flight * lightness), queued.latency / self.latency.get());
             if is_new {
                 past.waits.learn(busier, times);
             }
@@ -124,75 +123,75 @@ impl Reports {
                 // By Little's law.
                 let answers = queued.in_flight.max(0.5) / queued.latency * seconds;
                 let random = micros ^ (seen.count as u64) << 48;
-                past.speeds.learn(load, times / busier.powf(number(&self.waits)), answers, random);
+                past.speeds.learn(load, times / busier.powf(self.waits.get()), answers, random);
             }
         }
     }
 
     /// How many times as much as the median one has to do that has so many requests in flight, with one more.
     fn busier(&self, in_flight: f32) -> f32 {
-        (in_flight + 1.0) / (number(&self.in_flight) + 1.0)
+        (in_flight + 1.0) / (self.in_flight.get() + 1.0)
     }
 
     /// All were looked at, and calls take so long, by the logarithm of their nanoseconds.
     pub(super) fn saw(&self, mut seen: Seen, pace: Option<f32>, past: &Past) {
         let others = seen.others.median();
-        self.others.store(others.unwrap_or(f32::NAN).to_bits(), Relaxed);
+        self.others.set(others.unwrap_or(f32::NAN));
         let latency = seen.latency.median();
-        self.latency.store(latency.unwrap_or(f32::INFINITY).to_bits(), Relaxed);
+        self.latency.set(latency.unwrap_or(f32::INFINITY));
         if let Some(pace) = pace {
-            self.typical.store((pace.exp() * 1e-9).max(1e-6).to_bits(), Relaxed);
+            self.typical.set((pace.exp() * 1e-9).max(1e-6));
         }
         past.speeds.saw(seen.speeds);
         let in_flight = seen.in_flight.median().unwrap_or(0.0);
-        self.in_flight.store(in_flight.to_bits(), Relaxed);
-        self.waits.store(past.waits.power().to_bits(), Relaxed);
-        let there = latency.unwrap_or_else(|| number(&self.typical));
+        self.in_flight.set(in_flight);
+        self.waits.set(past.waits.power());
+        let there = latency.unwrap_or_else(|| self.typical.get());
         let rate = (in_flight.max(1.0) / past.holds.times()).max(1.0 / LONGEST) / there;
-        self.rate.store(rate.to_bits(), Relaxed);
-        let way = (number(&self.typical) - there).max(0.0);
+        self.rate.set(rate);
+        let way = (self.typical.get() - there).max(0.0);
         let way = if left(way * rate) < LITTLE { f32::INFINITY } else { way };
-        self.way.store(way.to_bits(), Relaxed);
-        self.doubt.store((EVEN / (EVEN + past.differ())).to_bits(), Relaxed);
+        self.way.set(way);
+        self.oldest.store(((OLDEST / rate - way) / UNIT_SECONDS) as u32, Relaxed);
+        self.doubt.set(EVEN / (EVEN + past.differ()));
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count
             && seen.answering * 2.0 > seen.count
             && others.is_none_or(|others| others >= in_flight * SHARED)
-            && number(&self.typical) <= there * FAR;
+            && self.typical.get() <= there * FAR;
         let probes = if wanted { 1.0 - seen.refusing / seen.count } else { 0.0 };
-        self.probes.store(probes.to_bits(), Relaxed);
+        self.probes.set(probes);
     }
 
     /// Whether any server says how long its answers take.
     pub(super) fn tell_latency(&self) -> bool {
-        number(&self.latency) < f32::INFINITY
+        self.latency.get() < f32::INFINITY
     }
 
     /// How many times busier one counts as it is slower than the median by its own word.
     pub(super) fn slower(&self, load: &LoadCell, lightness: f32, micros: u64) -> f32 {
-        let slow = slow_from(number(&self.latency));
+        let slow = slow_from(self.latency.get());
         let Some(queued) = load.queued(micros).filter(|queued| queued.latency > slow) else { return 1.0 };
         // What waits there counts already.
         let busier = self.busier(queued.in_flight * lightness);
-        let times = queued.latency / slow / busier.max(1.0).powf(number(&self.waits));
-        1.0 + (times.powi(2) - 1.0).max(0.0) * left(queued.age / number(&self.typical) * (1.0 / SPEED_LASTS))
+        let times = queued.latency / slow / busier.max(1.0).powf(self.waits.get());
+        1.0 + (times.powi(2) - 1.0).max(0.0) * left(queued.age / self.typical.get() * (1.0 / SPEED_LASTS))
     }
 
     pub(super) fn outlook(&self, micros: u64) -> Outlook {
-        let (others, rate) = (number(&self.others), number(&self.rate));
+        let (others, rate) = (self.others.get(), self.rate.get());
         let chance = DEVIATIONS.powi(2) * (others + 1.0);
-        let way = number(&self.way);
         Outlook {
             micros,
             unit: unit(micros),
             others,
             rate: rate * UNIT_SECONDS,
-            way: way * rate,
-            oldest: ((OLDEST / rate - way) / UNIT_SECONDS) as u32,
-            typical: number(&self.typical),
-            probes: number(&self.probes),
+            way: self.way.get() * rate,
+            oldest: self.oldest.load(Relaxed),
+            typical: self.typical.get(),
+            probes: self.probes.get(),
             chance,
-            believed: chance * (1.0 - number(&self.doubt)),
+            believed: chance * (1.0 - self.doubt.get()),
         }
     }
 }

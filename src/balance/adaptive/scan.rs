@@ -1,13 +1,11 @@
 //! All endpoints are looked at for each call.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use super::{
     fleet::{Fleet, SEEN},
     reports::Outlook,
 };
 use crate::{
-    balance::{Pick, PickInfo, Picker, mix},
+    balance::{Pick, PickInfo, Picker, mix, number::Number},
     load::micros,
 };
 
@@ -17,22 +15,22 @@ const LATE: f32 = 2.0;
 /// The best of at most [`SEEN`].
 pub(super) struct Scan {
     fleet: Fleet,
-    /// What slows each: 32-bit floats.
-    factors: Box<[AtomicU32]>,
+    /// What slows each.
+    factors: Box<[Number]>,
 }
 
 impl Scan {
     pub(super) fn new(fleet: Fleet) -> Self {
-        let factors = fleet.loads.iter().map(|_| AtomicU32::new(1.0_f32.to_bits())).collect();
+        let factors = fleet.loads.iter().map(|_| Number::new(1.0)).collect();
         Self { fleet, factors }
     }
 
     #[cold]
     #[inline(never)]
-    fn refresh(&self, micros: u64) {
-        self.fleet.refresh(micros, 0..self.factors.len());
+    fn refresh(&self, micros: u64, since: u64) {
+        self.fleet.refresh(micros, since, 0..self.factors.len());
         for (at, factor) in self.factors.iter().enumerate() {
-            factor.store(self.fleet.factor(at, micros).to_bits(), Relaxed);
+            factor.set(self.fleet.factor(at, micros));
         }
     }
 
@@ -43,7 +41,7 @@ impl Scan {
         let mut aside = 0;
         for (at, (place, factor)) in scores.iter_mut().zip(&self.factors).enumerate() {
             let look = self.fleet.look(at, outlook);
-            let factor = f32::from_bits(factor.load(Relaxed));
+            let factor = factor.get();
             let score = look.score(alone(at, factor), factor);
             *place = if look.may || all { score } else { f32::INFINITY };
             aside += usize::from(!look.may);
@@ -108,8 +106,8 @@ impl Scan {
 impl Picker for Scan {
     fn pick(&self, info: &PickInfo<'_>) -> Pick {
         let micros = micros(info.now);
-        if self.fleet.is_due(micros) {
-            self.refresh(micros);
+        if let Some(since) = self.fleet.due(micros) {
+            self.refresh(micros, since);
         }
         let outlook = self.fleet.outlook(micros);
         let pick = self.fleet.by_probes(info, &outlook).unwrap_or_else(|| self.best(info, &outlook));

@@ -1,24 +1,26 @@
 //! Who is faster than others for good.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use super::sample::Sample;
-use crate::{balance::mix, load::LoadCell};
+use crate::{
+    balance::{mix, number::Number},
+    load::LoadCell,
+    util::mix::fraction,
+};
 
 /// Servers that are faster than others, whatever waits there, by all that they said of their latency.
 ///
 /// What one says is chance for the most part: each is believed as far as servers differ by more than what each says
 /// differs from one time to another (shrinkage,
 /// [James and Stein](https://projecteuclid.org/euclid.bsmsp/1200512173)).
-/// All numbers are 32-bit floats, and of logarithms.
+/// All numbers are of logarithms.
 #[derive(Debug, Default)]
 pub(super) struct Speeds {
     /// The mean square by which what one says differs from the mean of what it said before; 0 before.
-    chance: AtomicU32,
+    chance: Number,
     /// The median of the servers' means.
-    median: AtomicU32,
+    median: Number,
     /// The mean square by which those below it differ from it.
-    differ: AtomicU32,
+    differ: Number,
 }
 
 /// The latency that a server says is the median of so many answers: said again before as many more, it is partly the same.
@@ -36,26 +38,19 @@ const STEP: f32 = 0.125;
 /// What one counts for in the mean square.
 const GAIN: f32 = 0.01;
 
-fn number(of: &AtomicU32) -> f32 {
-    f32::from_bits(of.load(Relaxed))
-}
-
 impl Speeds {
     /// One says that it takes so many times as long as the median would with as much to do, so many answers after it said so
     /// before.
     pub(super) fn learn(&self, load: &LoadCell, times: f32, answers: f32, random: u64) {
         let log = times.ln().clamp(-MOST, MOST);
         // What is new in part is learned as often as that part is.
-        let part = (mix(random) >> 40) as f32 / (1_u64 << 24) as f32;
-        if log.is_nan() || part * ANSWERS >= answers {
+        if log.is_nan() || fraction(mix(random)) * ANSWERS >= answers {
             return;
         }
         let (mean, count) = load.speed().get();
         load.speed().add(log, 1.0 / MANY);
         if count >= ENOUGH {
-            let (chance, square) = (number(&self.chance), (log - mean).powi(2));
-            let chance = if chance == 0.0 { square } else { chance + (square - chance) * GAIN };
-            self.chance.store(chance.to_bits(), Relaxed);
+            self.chance.average(0.0, (log - mean).powi(2), GAIN);
         }
     }
 
@@ -67,20 +62,20 @@ impl Speeds {
     /// These were found.
     pub(super) fn saw(&self, mut found: Sample) {
         let Some(median) = found.median() else { return };
-        self.median.store(median.to_bits(), Relaxed);
+        self.median.set(median);
         // Of those that are slower one may be so by any number of times.
-        self.differ.store(found.square(median, |log| log < median).to_bits(), Relaxed);
+        self.differ.set(found.square(median, |log| log < median));
     }
 
     /// How many times as long as the median it takes; 1 if it is no faster.
     pub(super) fn faster(&self, load: &LoadCell) -> f32 {
-        let differ = number(&self.differ);
+        let differ = self.differ.get();
         let (mean, count) = load.speed().get();
         if count < ENOUGH || differ == 0.0 {
             return 1.0;
         }
-        let part = differ / (differ + number(&self.chance) * ALIKE / count as f32);
+        let part = differ / (differ + self.chance.get() * ALIKE / count as f32);
         // In steps: those that are about as fast are alike.
-        (((mean - number(&self.median)).min(0.0) * part / STEP).round() * STEP).exp()
+        (((mean - self.median.get()).min(0.0) * part / STEP).round() * STEP).exp()
     }
 }
