@@ -21,7 +21,6 @@ use self::{
     clock::seconds,
     flight::Flight,
     health::Health,
-    mean::Mean,
     peak::Peak,
     reported::{Before, Efforts, Probing, Queue},
     typical::Recent,
@@ -30,6 +29,7 @@ pub(crate) use self::{
     clock::{UNIT_SECONDS, micros, unit},
     flight::Standing,
     health::TOO_MANY,
+    mean::Mean,
     reported::Queued,
 };
 use crate::util::{

@@ -32,9 +32,7 @@ impl Picker for Draw {
             if info.tried.contains(&at) {
                 continue;
             }
-            let look = self.0.look(at, &outlook);
-            let factor = self.0.factor(at, micros);
-            let score = look.score(factor, factor);
+            let (look, score) = self.0.look_at_drawn(at, &outlook);
             // The first of equals stays: it was drawn as it weighs.
             let place = if look.may { &mut best } else { &mut spare };
             if place.is_none_or(|(least, _)| score < least) {

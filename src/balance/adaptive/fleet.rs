@@ -40,6 +40,10 @@ pub(super) const REFRESH_MICROS: u64 = 5_000;
 pub(super) struct Fleet {
     pub(super) loads: Box<[Arc<LoadCell>]>,
     pub(super) weights: Weights,
+    /// How many times more the heaviest can do than each, by its weight and by how fast it was found to be.
+    lightness: Box<[Number]>,
+    /// The median by weight alone.
+    median: f32,
     pub(super) past: Arc<Past>,
     /// Whether servers may be asked.
     pub(super) asks: bool,
@@ -58,10 +62,12 @@ pub(super) struct Fleet {
 
 /// One look at an endpoint.
 pub(super) struct Look {
-    /// The requests that others have in flight, as if all weighed what the heaviest does.
+    /// The requests that others have in flight, as if all could do what the heaviest can.
     others: f32,
-    /// This channel's calls, likewise.
+    /// This channel's calls.
     own: f32,
+    /// What one counts for.
+    lightness: f32,
     /// How many times busier it counts for what it failed, though that be no reason not to pick it.
     penalty: f32,
     /// Whether it may be picked.
@@ -71,12 +77,12 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Who has least of it gets the call, which counts for `alone` where there is nothing else. Who is so many times slower
+    /// Who has least of it gets the call, which counts as so many of this channel's. Who is so many times slower of late
     /// counts as so many times busier with this channel's calls, and not with others': all channels see how slow it is,
     /// and would all leave it at once, and come back at once.
     #[inline(always)]
-    pub(super) fn score(&self, alone: f32, factor: f32) -> f32 {
-        (self.others + self.own * factor + alone) * self.penalty
+    pub(super) fn score(&self, call: f32, factor: f32) -> f32 {
+        (self.others + (self.own * factor + call) * self.lightness) * self.penalty
     }
 
     /// How many times worse than others it is, whoever is busy.
@@ -87,9 +93,12 @@ impl Look {
 
 impl Fleet {
     pub(super) fn new(ready: &[Node], past: Arc<Past>, asks: bool) -> Self {
-        Self {
+        let weights = Weights::of(ready);
+        let fleet = Self {
             loads: ready.iter().map(|node| node.load().clone()).collect(),
-            weights: Weights::of(ready),
+            lightness: weights.all().iter().copied().map(Number::new).collect(),
+            median: weights.median(),
+            weights,
             past,
             asks,
             due: Due::default(),
@@ -98,7 +107,19 @@ impl Fleet {
             failures: Number::default(),
             reports: Reports::default(),
             is_new: AtomicBool::new(false),
+        };
+        if fleet.past.speeds.are_known() {
+            (0..ready.len()).for_each(|at| fleet.weigh(at));
         }
+        fleet
+    }
+
+    /// Finds what one can do. How fast it is for good tells so as its weight does. Who weighs more is expected to be
+    /// faster, as far as what comes waits for what is there.
+    fn weigh(&self, at: usize) {
+        let lightness = self.weights.lightness(at);
+        let expected = || (lightness / self.median).ln() * self.past.waits.power();
+        self.lightness[at].set(lightness * self.past.speeds.times(&self.loads[at], expected));
     }
 
     /// Whether it is this caller's turn to look what is typical: how many microseconds after that was last done.
@@ -110,12 +131,16 @@ impl Fleet {
     pub(super) fn refresh(&self, micros: u64, since: u64, these: impl Iterator<Item = usize>) {
         let (mut paces, mut failures, mut new) = (Sample::default(), Sample::default(), 0.0);
         let mut seen = Seen::since(since);
-        let before = self.pace();
+        let (before, speeds) = (self.pace(), self.past.speeds.are_known());
         for at in these.take(SEEN) {
             let load = &self.loads[at];
             paces.extend(load.pace(before, micros));
             failures.push(load.failures());
-            self.reports.see(load, self.weights.lightness(at), micros, &self.past, &mut seen);
+            if speeds {
+                self.weigh(at);
+            }
+            let lightness = (self.weights.lightness(at), self.lightness[at].get());
+            self.reports.see(load, lightness, micros, &self.past, &mut seen);
             new += if self.known_for(load, micros) < SLOW_START_MILLIS { 1.0 } else { 0.0 };
         }
         let pace = paces.median();
@@ -139,14 +164,14 @@ impl Fleet {
         Some(self.pace.get()).filter(|pace| !pace.is_nan())
     }
 
-    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, and slow or
-    /// fast by its own word, as it fails more than others, and as it is new and has not said how it fares.
+    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, and by its own
+    /// word, as it fails more than others, and as it is new and has not said how it fares.
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - self.slow.get());
         let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
         let slow = if self.reports.tell_latency() {
-            slow * self.reports.slower(load, self.weights.lightness(at), micros) * self.past.speeds.faster(load)
+            slow * self.reports.slower(load, self.lightness[at].get(), micros)
         } else {
             slow
         };
@@ -182,13 +207,22 @@ impl Fleet {
     // A hundred times in a pick.
     #[inline(always)]
     pub(super) fn look(&self, at: usize, outlook: &Outlook) -> Look {
-        let (load, lightness) = (&self.loads[at], self.weights.lightness(at));
+        let (load, lightness) = (&self.loads[at], self.lightness[at].get());
         let (own, standing) = load.look(millis(outlook.micros));
         let others = outlook.others(load, lightness);
         let is_good = standing == Standing::Good || standing == Standing::Trial && own == 0;
         let (penalty, may) = if is_good { (1.0, true) } else { self.against(load, standing) };
         let good = may && penalty == 1.0;
-        Look { others, own: own as f32 * lightness, penalty, may, good }
+        Look { others, own: own as f32, lightness, penalty, may, good }
+    }
+
+    /// One that was drawn as it weighs, and its score, for which a call does not count by its weight again.
+    #[inline(always)]
+    pub(super) fn look_at_drawn(&self, at: usize, outlook: &Outlook) -> (Look, f32) {
+        let (look, factor) = (self.look(at, outlook), self.factor(at, outlook.micros));
+        let call = if self.weights.are_even() { factor } else { factor / self.weights.lightness(at) };
+        let score = look.score(call, factor);
+        (look, score)
     }
 
     /// How many times busier one counts that something speaks against, and whether it may be picked.

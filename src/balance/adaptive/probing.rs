@@ -124,10 +124,7 @@ impl Fleet {
         if most > 0.0 {
             self.past.saves.average(f32::INFINITY, most - least, GAIN);
         }
-        let score = |at: &usize| {
-            let factor = self.factor(*at, outlook.micros);
-            self.look(*at, outlook).score(factor, factor)
-        };
-        there.copied().map(|at| (score(&at), at)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
+        let scored = there.map(|at| (self.look_at_drawn(*at, outlook).1, *at));
+        scored.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
     }
 }

@@ -39,7 +39,7 @@ const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 /// What servers say, one beside the other.
 #[derive(Debug)]
 pub(super) struct Reports {
-    /// The median of other clients' requests in flight, as if all weighed what the heaviest does; NaN if none says so.
+    /// The median of other clients' requests in flight, as if all could do what the heaviest can; NaN if none says so.
     /// A median, as one server that lies must not move it.
     others: Number,
     /// One by the seconds for which what a server says of its requests in flight holds: until it gets another call, which
@@ -97,8 +97,15 @@ impl Seen {
 }
 
 impl Reports {
-    /// Looks at one.
-    pub(super) fn see(&self, load: &LoadCell, lightness: f32, micros: u64, past: &Past, seen: &mut Seen) {
+    /// Looks at one, so many times lighter than the heaviest by its weight, and by how fast it is as well.
+    pub(super) fn see(
+        &self,
+        load: &LoadCell,
+        (weight, lightness): (f32, f32),
+        micros: u64,
+        past: &Past,
+        seen: &mut Seen,
+    ) {
         let one = |is: bool| if is { 1.0 } else { 0.0 };
         seen.count += 1.0;
         seen.answering += one(load.answers_probes() == Some(true));
@@ -115,7 +122,7 @@ impl Reports {
         seen.speeds.extend(Speeds::of(load));
         if queued.latency > 0.0 {
             seen.latency.push(queued.latency);
-            let (busier, times) = (self.busier(queued.in_flight * lightness), queued.latency / self.latency.get());
+            let (busier, times) = (self.busier(queued.in_flight * weight), queued.latency / self.latency.get());
             if is_new {
                 past.waits.learn(busier, times);
             }
@@ -217,7 +224,7 @@ pub(super) struct Outlook {
 }
 
 impl Outlook {
-    /// The requests that others have in flight at one, as if it weighed what the heaviest does.
+    /// The requests that others have in flight at one, as if it could do what the heaviest can.
     ///
     /// What its server said becomes, as it gets older, what all say: one may look at all of them then, and yet not
     /// send where everyone sends whose reports are as old.

@@ -35,14 +35,14 @@ impl Scan {
     }
 
     /// The scores of all that may be picked, or else of all, and infinite ones of the others; and how many those are. By
-    /// what a call there counts for where it is alone.
+    /// how many calls a call there counts for, that is slower by so many times.
     #[inline(always)]
-    fn score(&self, scores: &mut [f32], outlook: &Outlook, all: bool, alone: impl Fn(usize, f32) -> f32) -> usize {
+    fn score(&self, scores: &mut [f32], outlook: &Outlook, all: bool, call: impl Fn(usize, f32) -> f32) -> usize {
         let mut aside = 0;
         for (at, (place, factor)) in scores.iter_mut().zip(&self.factors).enumerate() {
             let look = self.fleet.look(at, outlook);
             let factor = factor.get();
-            let score = look.score(alone(at, factor), factor);
+            let score = look.score(call(at, factor), factor);
             *place = if look.may || all { score } else { f32::INFINITY };
             aside += usize::from(!look.may);
         }
@@ -56,8 +56,7 @@ impl Scan {
         self.score(scores, outlook, all, |at, factor| {
             // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs, and as it is fast;
             // what makes it slow is no matter of chance.
-            let wait = exponential(mix(random ^ (at as u64) << 32));
-            self.fleet.weights.lightness(at) * (wait * factor.min(1.0) + (factor - 1.0).max(0.0))
+            exponential(mix(random ^ (at as u64) << 32)) + factor - 1.0
         })
     }
 

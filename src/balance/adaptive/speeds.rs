@@ -1,22 +1,23 @@
-//! Who is faster than others for good.
+//! How fast servers are for good.
 
 use super::sample::Sample;
 use crate::{
     balance::{mix, number::Number},
-    load::LoadCell,
+    load::{LoadCell, Mean},
     util::mix::fraction,
 };
 
-/// Servers that are faster than others, whatever waits there, by all that they said of their latency.
+/// How fast servers are beside each other, whatever waits there, by all that they said of their latency.
 ///
-/// What one says is chance for the most part: each is believed as far as servers differ by more than what each says
-/// differs from one time to another (shrinkage,
-/// [James and Stein](https://projecteuclid.org/euclid.bsmsp/1200512173)).
+/// What one says is chance for the most part. Who is faster than the median is believed as far as such servers differ by
+/// more than what each says differs from one time to another (shrinkage,
+/// [James and Stein](https://projecteuclid.org/euclid.bsmsp/1200512173)). Who is slower is judged alone, as one may be so
+/// by any number of times, and says nothing of others.
 /// All numbers are of logarithms.
 #[derive(Debug, Default)]
 pub(super) struct Speeds {
-    /// The mean square by which what one says differs from the mean of what it said before; 0 before.
-    chance: Number,
+    /// The mean square by which what one says differs from the mean of what it said before.
+    chance: Mean,
     /// The median of the servers' means.
     median: Number,
     /// The mean square by which those below it differ from it.
@@ -31,12 +32,15 @@ const ALIKE: f32 = 3.0;
 const ENOUGH: u32 = 4;
 /// So many count in a mean of the last ones.
 const MANY: f32 = 32.0;
+/// Of so many chance is known.
+const KNOWN: u32 = 20;
+/// Who is slower than the median is believed that it is, as far as the square of it is more than so many times what is
+/// chance.
+const DOUBT: f32 = 2.0;
 /// None counts for more than e to this times the median, or for less than its inverse.
 const MOST: f32 = 2.0;
-/// One is faster by so many of these, by its logarithm.
+/// One is faster or slower by so many of these, by its logarithm.
 const STEP: f32 = 0.125;
-/// What one counts for in the mean square.
-const GAIN: f32 = 0.01;
 
 impl Speeds {
     /// One says that it takes so many times as long as the median would with as much to do, so many answers after it said so
@@ -50,7 +54,7 @@ impl Speeds {
         let (mean, count) = load.speed().get();
         load.speed().add(log, 1.0 / MANY);
         if count >= ENOUGH {
-            self.chance.average(0.0, (log - mean).powi(2), GAIN);
+            self.chance.add((log - mean).powi(2), 1.0 / MANY);
         }
     }
 
@@ -67,15 +71,24 @@ impl Speeds {
         self.differ.set(found.square(median, |log| log < median));
     }
 
-    /// How many times as long as the median it takes; 1 if it is no faster.
-    pub(super) fn faster(&self, load: &LoadCell) -> f32 {
-        let differ = self.differ.get();
+    /// Whether so much was said that something follows from it.
+    pub(super) fn are_known(&self) -> bool {
+        self.chance.get().1 >= KNOWN
+    }
+
+    /// How many times as long as the median it takes, for good; 1 if that is no more than chance, or what is expected: so
+    /// many times, by their logarithm, or less of them.
+    pub(super) fn times(&self, load: &LoadCell, expected: impl FnOnce() -> f32) -> f32 {
         let (mean, count) = load.speed().get();
-        if count < ENOUGH || differ == 0.0 {
+        if count < ENOUGH {
             return 1.0;
         }
-        let part = differ / (differ + self.chance.get() * ALIKE / count as f32);
+        let (more, expected) = (mean - self.median.get(), expected());
+        let more = more - more.clamp(expected.min(0.0), expected.max(0.0));
+        let (differ, chance) = (self.differ.get(), self.chance.get().0 * ALIKE / count as f32);
+        let part = if more < 0.0 { differ / (differ + chance) } else { (1.0 - DOUBT * chance / more.powi(2)).max(0.0) };
         // In steps: those that are about as fast are alike.
-        (((mean - self.median.get()).min(0.0) * part / STEP).round() * STEP).exp()
+        let log = (more * part / STEP).round() * STEP;
+        if log.is_nan() { 1.0 } else { log.exp() }
     }
 }

@@ -1,4 +1,4 @@
-//! With servers that are faster than others.
+//! With servers that are faster or slower than others for good.
 
 use super::{Bench, MS};
 use crate::balance::{
@@ -20,13 +20,12 @@ impl Bench {
             self.pick();
         }
         self.now += 100 * MS;
-        // Nobody has more than another now, and no answer is slow.
-        (0..latencies.len()).for_each(|at| self.says(at, 8.0, 10));
+        // Nobody has anything now, and no answer is slow.
+        (0..latencies.len()).for_each(|at| self.says(at, 0.0, 10));
         self.pick();
     }
 }
 
-/// Though others' requests are as many everywhere.
 #[test]
 fn who_is_faster_for_good_gets_as_much_more() {
     for idle in [false, true] {
@@ -45,6 +44,53 @@ fn who_is_faster_for_good_gets_as_much_more() {
         bench.all_take(60, &[30, 30, 30], 2);
         let even = bench.share_of_open(300, 1);
         assert!((85..115).contains(&even), "{even}");
+    }
+}
+
+/// Also where that is too little for any answer to be slow, and however slow others are.
+#[test]
+fn who_is_slower_for_good_gets_as_much_less() {
+    for slowest in [20, 200] {
+        let mut bench = Bench::new(nodes(5));
+        bench.answer_all(10 * MS);
+        bench.all_take(60, &[20, 20, 24, 20, slowest], 2);
+        bench.says(4, 80.0, 10);
+        let slow = bench.share_of_open(400, 2);
+        assert!((78..92).contains(&slow), "as others take five sixths as long, with {slowest}: {slow}");
+    }
+}
+
+/// As far as calls wait for each other, half as many at one that weighs half take as long; as far as there is room they
+/// take longer, and that is no news.
+#[test]
+fn what_a_weight_says_counts_once() {
+    let mut bench = Bench::new(weighing(&[100, 25, 100]));
+    bench.answer_all(10 * MS);
+    for _ in 0..400 {
+        bench.now += 100 * MS;
+        for at in 0..3 {
+            bench.random = mix(bench.random);
+            let many = 16.0 + (bench.random % 256) as f64;
+            bench.nodes[at].load().refuse_probes();
+            let (many, latency) = if at == 1 { (many / 4.0, 4.0) } else { (many, 1.0) };
+            bench.says(at, many, (latency * (many * 4.0).sqrt()) as u64);
+        }
+        bench.pick();
+    }
+    bench.now += 100 * MS;
+    (0..3).for_each(|at| bench.says(at, 0.0, 10));
+    let light = bench.share_of_open(900, 1);
+    assert!((92..108).contains(&light), "{light}");
+}
+
+#[test]
+fn who_is_faster_for_good_is_as_busy_with_as_many_more() {
+    let mut bench = Bench::new(nodes(3));
+    bench.answer_all(10 * MS);
+    bench.all_take(60, &[30, 10, 30], 2);
+    for (many, is_least) in [(21.0, true), (27.0, false)] {
+        [8.0, many, 8.0].into_iter().enumerate().for_each(|(at, many)| bench.says(at, many, 10));
+        assert_eq!(bench.shares(100)[1] > 0, is_least, "{many}");
     }
 }
 
