@@ -40,16 +40,6 @@ impl Weights {
         &self.lightness
     }
 
-    /// The median of that.
-    pub(super) fn median(&self) -> f32 {
-        if self.are_even() {
-            return 1.0;
-        }
-        let mut all = self.lightness.clone();
-        let middle = (all.len() - 1) / 2;
-        *all.select_nth_unstable_by(middle, f32::total_cmp).1
-    }
-
     /// Draws one by chance, as they weigh. There is one at least.
     pub(super) fn draw(&self, random: u64) -> usize {
         let within = |length: u64| ((u128::from(random) * u128::from(length)) >> 64) as u64;

@@ -8,7 +8,7 @@ use std::sync::{
 use super::{
     probing::Past,
     reports::{Outlook, Reports, Seen},
-    sample::Sample,
+    sample::{Sample, median},
 };
 use crate::{
     balance::{Node, due::Due, number::Number, weights::Weights},
@@ -94,10 +94,11 @@ impl Look {
 impl Fleet {
     pub(super) fn new(ready: &[Node], past: Arc<Past>, asks: bool) -> Self {
         let weights = Weights::of(ready);
+        let middle = if weights.are_even() { None } else { median(&mut weights.all().to_vec()) };
         let fleet = Self {
             loads: ready.iter().map(|node| node.load().clone()).collect(),
             lightness: weights.all().iter().copied().map(Number::new).collect(),
-            median: weights.median(),
+            median: middle.unwrap_or(1.0),
             weights,
             past,
             asks,

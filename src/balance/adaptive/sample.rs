@@ -36,8 +36,12 @@ impl Sample {
 
     /// The middle one; none of none.
     pub(super) fn median(&mut self) -> Option<f32> {
-        let values = &mut self.values[..self.count];
-        let middle = self.count.checked_sub(1)? / 2;
-        Some(*values.select_nth_unstable_by(middle, f32::total_cmp).1)
+        median(&mut self.values[..self.count])
     }
+}
+
+/// The middle one; none of none.
+pub(super) fn median(values: &mut [f32]) -> Option<f32> {
+    let middle = values.len().checked_sub(1)? / 2;
+    Some(*values.select_nth_unstable_by(middle, f32::total_cmp).1)
 }
