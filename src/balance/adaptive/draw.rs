@@ -1,8 +1,11 @@
 //! A few of many endpoints are looked at for each call.
 
-use super::fleet::{Fleet, SEEN};
+use super::{
+    fleet::{Fleet, SEEN},
+    probing::ASKED,
+};
 use crate::{
-    balance::{Pick, PickInfo, Picker, mix},
+    balance::{Pick, PickInfo, Picker, Probes, mix},
     load::micros,
 };
 
@@ -10,6 +13,8 @@ use crate::{
 const DRAWN: usize = 5;
 /// So many are drawn at most to find those.
 const DRAWS: usize = 16;
+/// So many are drawn at most to find those that are asked.
+const ASKED_DRAWS: u64 = 12;
 
 pub(super) struct Draw(pub(super) Fleet);
 
@@ -21,7 +26,11 @@ impl Picker for Draw {
             self.0.refresh(micros, since, some.take(SEEN).map(|random| self.0.weights.draw(random)));
         }
         let outlook = self.0.outlook(micros);
-        if let Some(pick) = self.0.by_probes(info, &outlook) {
+        let asked = self.0.by_probes(info, &outlook, |is_wanted, wait| {
+            let drawn = self.0.weights.draw_some(info.random, 1..=ASKED_DRAWS, ASKED, is_wanted);
+            Probes::new(drawn.at().iter().copied(), wait)
+        });
+        if let Some(pick) = asked {
             return pick;
         }
         let mut random = info.random;

@@ -6,20 +6,22 @@ use super::{fleet::Fleet, holds::Holds, reports::Outlook, speeds::Speeds, waits:
 use crate::balance::{Pick, PickInfo, Probed, Probes, number::Number};
 
 /// So many are asked.
-const ASKED: usize = 4;
-/// So many are drawn at most to find those.
-const DRAWS: u64 = 12;
+pub(super) const ASKED: usize = 4;
 /// None of these is known to be so many times worse than others.
 const WORSE: f32 = 3.0;
 /// That takes no longer than this, or than so many round trips of a probe if that is longer; nor than such a share of
 /// the typical latency.
 const LONGEST: f32 = 0.003;
 const ROUND_TRIPS: f32 = 2.0;
-const SHARE: f32 = 0.25;
+const SHARE: f32 = 0.5;
 /// It is not worth it where the worst of them takes less than so many times longer than the best as a call waits for
-/// them, as where no queues are; but for one of so many calls, which tells how that is now.
+/// them, as where no queues are.
 const WORTH: f32 = 2.0;
+/// For one of so many calls it is looked then what they said before, which tells whether it is worth it now,
 const STILL: u64 = 64;
+/// and for one of so many of these they are asked, which tells how long that takes now. One in a hundred would be seen
+/// in the 99th percentile.
+const SELDOM: u64 = 4;
 
 /// What one finding counts for in a mean.
 const GAIN: f32 = 0.1;
@@ -68,40 +70,66 @@ impl Past {
         self.differ.get()
     }
 
-    /// How long to wait for probes, where calls typically take so many seconds; none if they are not worth it.
-    fn patience(&self, typical: f32, random: u64) -> Option<Duration> {
-        let round_trip = self.round_trip.get();
-        let wait = LONGEST.max(ROUND_TRIPS * round_trip).min(SHARE * typical);
-        let waited = self.waited.get();
-        let worth = self.saves.get() >= WORTH * waited;
-        (worth || random.is_multiple_of(STILL)).then(|| Duration::from_secs_f32(wait))
+    /// How long to wait for probes, where calls typically take so many seconds.
+    fn patience(&self, typical: f32) -> Duration {
+        Duration::from_secs_f32(LONGEST.max(ROUND_TRIPS * self.round_trip.get()).min(SHARE * typical))
+    }
+
+    /// Whether to ask saves enough for that.
+    fn is_worth_it(&self) -> bool {
+        self.saves.get() >= WORTH * self.waited.get()
     }
 }
 
 impl Fleet {
-    /// Whom to ask before this call goes, or where it goes by what they said; none if that does not decide.
+    /// Whom to ask before this call goes, of those that are worth it, or where it goes by what they said; none if that does
+    /// not decide.
     #[inline]
-    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Pick> {
-        if outlook.probes > 0.0 || info.probed.is_some() { self.asked(info, outlook) } else { None }
-    }
-
-    #[inline(never)]
-    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Pick> {
+    pub(super) fn by_probes(
+        &self,
+        info: &PickInfo<'_>,
+        outlook: &Outlook,
+        whom: impl FnOnce(&dyn Fn(usize) -> bool, Duration) -> Probes,
+    ) -> Option<Pick> {
         match &info.probed {
-            None => self.ask(info, outlook).map(Pick::Probe),
+            None if outlook.probes > 0.0 => self.ask(info, outlook, whom).map(Pick::Probe),
+            None => None,
             Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
         }
     }
 
-    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Option<Probes> {
+    #[inline(never)]
+    fn ask(
+        &self,
+        info: &PickInfo<'_>,
+        outlook: &Outlook,
+        whom: impl FnOnce(&dyn Fn(usize) -> bool, Duration) -> Probes,
+    ) -> Option<Probes> {
         // Those that cannot be asked get their share of calls by what else is known.
         if !self.asks || (info.random as u32 as f32) >= outlook.probes * u32::MAX as f32 {
             return None;
         }
-        let wait = self.past.patience(outlook.typical, info.random >> 32)?;
-        let is_wanted = |at| !info.tried.contains(&at) && self.is_worth_asking(at, outlook);
-        let drawn = self.weights.draw_some(info.random, 1..=DRAWS, ASKED, is_wanted);
-        (drawn.at().len() > 1).then(|| Probes::new(drawn.at().iter().copied(), wait))
+        let (is_worth_it, chance) = (self.past.is_worth_it(), info.random >> 32);
+        if !is_worth_it && !chance.is_multiple_of(STILL) {
+            return None;
+        }
+        let is_wanted = |at: usize| !info.tried.contains(&at) && self.is_worth_asking(at, outlook);
+        let probes = whom(&is_wanted, self.past.patience(outlook.typical));
+        if is_worth_it || chance.is_multiple_of(STILL * SELDOM) {
+            return (probes.at().len() > 1).then_some(probes);
+        }
+        self.compare(probes.at().iter().copied(), outlook);
+        None
+    }
+
+    /// Finds how much longer the worst of these takes than the best, by what they said last.
+    fn compare(&self, these: impl Iterator<Item = usize>, outlook: &Outlook) {
+        let latency = |at: usize| self.loads[at].queued(outlook.micros).map(|queued| queued.latency);
+        let known = these.filter_map(latency).filter(|latency| *latency > 0.0);
+        let (least, most) = known.fold((f32::INFINITY, 0.0_f32), |(least, most), one| (least.min(one), most.max(one)));
+        if most > 0.0 {
+            self.past.saves.average(f32::INFINITY, most - least, GAIN);
+        }
     }
 
     fn is_worth_asking(&self, at: usize, outlook: &Outlook) -> bool {
@@ -111,6 +139,7 @@ impl Fleet {
     }
 
     /// The best of those that answered; none if none did.
+    #[inline(never)]
     fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
         self.past.round_trip.average(0.0, probed.first.as_secs_f32(), GAIN);
         // One that does not answer is why they are asked, and makes that no dearer.
@@ -118,12 +147,7 @@ impl Fleet {
             self.past.waited.average(0.0, probed.waited.as_secs_f32(), GAIN);
         }
         let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
-        let latency = |at: &usize| self.loads[*at].queued(outlook.micros).map(|queued| queued.latency);
-        let known = there.clone().filter_map(latency).filter(|latency| *latency > 0.0);
-        let (least, most) = known.fold((f32::INFINITY, 0.0_f32), |(least, most), one| (least.min(one), most.max(one)));
-        if most > 0.0 {
-            self.past.saves.average(f32::INFINITY, most - least, GAIN);
-        }
+        self.compare(there.clone().copied(), outlook);
         let scored = there.map(|at| (self.look_at_drawn(*at, outlook).1, *at));
         scored.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
     }

@@ -1,16 +1,21 @@
 //! All endpoints are looked at for each call.
 
+use std::time::Duration;
+
 use super::{
     fleet::{Fleet, SEEN},
+    probing::ASKED,
     reports::Outlook,
 };
 use crate::{
-    balance::{Pick, PickInfo, Picker, mix, number::Number},
+    balance::{Pick, PickInfo, Picker, Probes, mix, number::Number},
     load::micros,
 };
 
 /// A call that takes so many times as long as they typically do is late.
 const LATE: f32 = 2.0;
+/// One of so many is not asked, by chance: else all clients that know the same would ask the same.
+const LEFT_OUT: u64 = 2;
 
 /// The best of at most [`SEEN`].
 pub(super) struct Scan {
@@ -84,6 +89,34 @@ impl Scan {
         Pick::At(first.unwrap_or(at))
     }
 
+    /// Those that seem best, and chance among equals.
+    #[inline(never)]
+    fn to_ask(
+        &self,
+        info: &PickInfo<'_>,
+        outlook: &Outlook,
+        is_wanted: &dyn Fn(usize) -> bool,
+        wait: Duration,
+    ) -> Probes {
+        let mut scores = [0.0; SEEN];
+        let scores = &mut scores[..self.factors.len()];
+        self.scores(scores, info.random, outlook, false);
+        let (mut ranks, mut count) = ([(false, 0.0, 0, 0); SEEN], 0);
+        for (at, score) in scores.iter().enumerate().filter(|(at, _)| is_wanted(*at)) {
+            let chance = mix(info.random ^ (at as u64 + 1) << 48);
+            ranks[count] = (chance.is_multiple_of(LEFT_OUT), *score, chance, at);
+            count += 1;
+        }
+        let ranks = &mut ranks[..count];
+        if count > ASKED {
+            ranks.select_nth_unstable_by(ASKED, |a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
+        }
+        let best = &mut ranks[..count.min(ASKED)];
+        // Of those that answer alike the first takes the call.
+        best.sort_unstable_by_key(|(.., chance, _)| *chance);
+        Probes::new(best.iter().map(|(.., at)| *at), wait)
+    }
+
     fn is_busy(&self, at: usize) -> bool {
         self.fleet.loads[at].in_flight() > 0
     }
@@ -109,7 +142,9 @@ impl Picker for Scan {
             self.refresh(micros, since);
         }
         let outlook = self.fleet.outlook(micros);
-        let pick = self.fleet.by_probes(info, &outlook).unwrap_or_else(|| self.best(info, &outlook));
+        let asked =
+            self.fleet.by_probes(info, &outlook, |is_wanted, wait| self.to_ask(info, &outlook, is_wanted, wait));
+        let pick = asked.unwrap_or_else(|| self.best(info, &outlook));
         if let Pick::At(at) = pick {
             self.fleet.loads[at].picked(micros);
         }

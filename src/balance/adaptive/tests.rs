@@ -11,6 +11,7 @@ use crate::{
     load::{CallGuard, Outcome, micros},
 };
 
+mod asked;
 mod speeds;
 mod told;
 

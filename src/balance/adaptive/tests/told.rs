@@ -17,12 +17,12 @@ impl Bench {
         self.nodes[at].load().report(&report, self.now);
     }
 
-    fn all_say(&self, in_flight: f64) {
+    pub(super) fn all_say(&self, in_flight: f64) {
         (0..self.nodes.len()).for_each(|at| self.says(at, in_flight, 10));
     }
 
     /// Whom it would ask, of a picker that may.
-    fn asks(&mut self) -> Option<Probes> {
+    pub(super) fn asks(&mut self) -> Option<Probes> {
         self.random = mix(self.random);
         let headers = HeaderMap::new();
         match self.picker.pick(&PickInfo::new("/s/m", &headers, self.now, self.random)) {
@@ -31,7 +31,7 @@ impl Bench {
         }
     }
 
-    fn pick_of(&mut self, probed: Probed<'_>) -> usize {
+    pub(super) fn pick_of(&mut self, probed: Probed<'_>) -> usize {
         let headers = HeaderMap::new();
         let mut info = PickInfo::new("/s/m", &headers, self.now, self.random);
         info.probed = Some(probed);
@@ -41,7 +41,7 @@ impl Bench {
 }
 
 /// A channel whose calls take 10 ms, though not all of them did, and whose servers report.
-fn reporting(count: usize) -> Bench {
+pub(super) fn reporting(count: usize) -> Bench {
     let mut bench = Bench::new(nodes(count));
     (0..count).for_each(|at| bench.call(at, [5 * MS, 20 * MS][at % 2], Outcome::Success));
     bench.pick();
@@ -242,80 +242,6 @@ fn who_is_slow_has_less_of_this_channels_calls_not_more_of_others() {
     assert_eq!(bench.shares(100)[2], 100, "it has so much less to do that it will be done first");
     let to_the_slow = bench.share_of_open(9 * 20, 2);
     assert!((1..=8).contains(&to_the_slow), "{to_the_slow}");
-}
-
-#[test]
-fn a_few_are_asked_where_little_was_heard_and_the_best_of_them_gets_the_call() {
-    for count in [10, 300] {
-        let mut bench = reporting(count);
-        assert!(bench.asks().is_none(), "{count}: all were heard of just now");
-        bench.now += SECOND;
-        bench.asks();
-        bench.now += 6 * MS;
-        let probes = bench.asks().expect("it asks");
-        let asked = probes.at().to_vec();
-        assert_eq!(asked.len(), 4);
-        assert!(asked.iter().all(|at| *at < count), "{asked:?}");
-        assert!(probes.wait().abs_diff(MS * 5 / 2) < MS / 100, "a quarter of a call");
-        bench.says(asked[0], 9.0, 10);
-        bench.says(asked[1], 2.0, 10);
-        bench.says(asked[2], 1.0, 10);
-        // The last one said nothing in time; the third was refused.
-        assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..2], MS)), asked[1]);
-        assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..3], MS)), asked[2]);
-        if count == 10 {
-            let idle = (0..count).find(|at| !asked.contains(at)).expect("one that was not asked");
-            bench.says(idle, 0.0, 10);
-            assert_eq!(bench.pick_of(Probed::new(&asked, &[], MS)), idle, "nobody answered: by what else is known");
-        }
-    }
-}
-
-#[test]
-fn nobody_is_asked_who_does_not_answer_or_where_it_takes_longer_than_it_saves() {
-    let mut bench = Bench::new(nodes(10));
-    bench.answer_all(10 * MS);
-    bench.now += SECOND;
-    bench.pick();
-    assert!(bench.asks().is_none(), "nobody reports");
-    // This channel knows what is in flight, as nearly all of it is its own.
-    let mut bench = reporting(10);
-    let held: Vec<_> = (0..40).map(|call| bench.nodes[call % 10].load().start(bench.now)).collect();
-    let asks_later = |others: f64, bench: &mut Bench| {
-        bench.all_say(4.0 + others);
-        bench.now += SECOND;
-        bench.asks();
-        bench.now += 6 * MS;
-        bench.asks().is_some()
-    };
-    assert!(!asks_later(0.9, &mut bench) && asks_later(2.0, &mut bench));
-    drop(held);
-    // The way there takes longer than the call: what was said is old when it comes there.
-    (0..8).for_each(|_| bench.answer_all(100 * MS));
-    assert!(!asks_later(4.0, &mut bench));
-    let mut bench = reporting(10);
-    bench.nodes[..3].iter().for_each(|node| node.load().refuse_probes());
-    bench.now += SECOND;
-    bench.asks();
-    bench.now += 6 * MS;
-    let asked: Vec<_> = (0..1_000).filter_map(|_| bench.asks()).collect();
-    assert!((600..800).contains(&asked.len()), "{}: those that do not answer have their share", asked.len());
-    assert!(asked.iter().all(|probes| probes.at().iter().all(|at| *at >= 3)));
-    // The best of them takes so much less than the worst, and a probe so long.
-    let all = [4, 5, 6, 7];
-    for (saves, round_trip, worth) in [(8, 5, false), (8, 1, true), (0, 1, false), (9, 2, true)] {
-        for _ in 0..60 {
-            all.iter().for_each(|at| bench.says(*at, 4.0, if *at == 5 { 10 + saves } else { 10 }));
-            // Another call had sent one of them.
-            bench.pick_of(Probed::new(&all, &all, MS / 10).waited(MS * round_trip));
-        }
-        bench.now += SECOND;
-        bench.asks();
-        bench.now += 6 * MS;
-        let asked = (0..6_400).filter_map(|_| bench.asks()).count();
-        let few = (30..150).contains(&asked);
-        assert!(if worth { asked > 3_000 } else { few }, "{asked}: one of 64 looks whether that is still so");
-    }
 }
 
 #[test]

@@ -1,0 +1,123 @@
+//! With servers that answer when asked.
+
+use super::{Bench, MS, SECOND, told::reporting};
+use crate::balance::{Probed, tests::nodes};
+
+#[test]
+fn a_few_are_asked_where_little_was_heard_and_the_best_of_them_gets_the_call() {
+    for count in [10, 300] {
+        let mut bench = reporting(count);
+        assert!(bench.asks().is_none(), "{count}: all were heard of just now");
+        bench.now += SECOND;
+        bench.asks();
+        bench.now += 6 * MS;
+        let probes = bench.asks().expect("it asks");
+        let asked = probes.at().to_vec();
+        assert_eq!(asked.len(), 4);
+        assert!(asked.iter().all(|at| *at < count), "{asked:?}");
+        assert_eq!(probes.wait(), MS * 3);
+        bench.says(asked[0], 9.0, 10);
+        bench.says(asked[1], 2.0, 10);
+        bench.says(asked[2], 1.0, 10);
+        // The last one said nothing in time; the third was refused.
+        assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..2], MS)), asked[1]);
+        assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..3], MS)), asked[2]);
+        if count == 10 {
+            let idle = (0..count).find(|at| !asked.contains(at)).expect("one that was not asked");
+            bench.says(idle, 0.0, 10);
+            assert_eq!(bench.pick_of(Probed::new(&asked, &[], MS)), idle, "nobody answered: by what else is known");
+        }
+        (0..40).for_each(|_| bench.answer_all(4 * MS));
+        bench.now += 6 * MS;
+        bench.asks();
+        bench.now += 6 * MS;
+        let wait = bench.asks().expect("it asks").wait();
+        assert!(wait.abs_diff(MS * 2) < MS / 50, "{wait:?}: half of a call");
+    }
+}
+
+#[test]
+fn those_are_asked_that_seem_best_but_not_by_all() {
+    let mut bench = reporting(12);
+    (0..4).for_each(|at| bench.says(at, 0.0, 10));
+    bench.now += 6 * MS;
+    bench.asks();
+    let mut asked = [0; 12];
+    for _ in 0..3_000 {
+        let probes = bench.asks().expect("what was heard is old");
+        probes.at().iter().for_each(|at| asked[*at] += 1);
+    }
+    // Half of the time; and any of the others instead.
+    assert!(asked[..4].iter().all(|count| (1_450..1_650).contains(count)), "{asked:?}");
+    assert!(asked[4..].iter().all(|count| (650..850).contains(count)), "{asked:?}");
+}
+
+#[test]
+fn that_it_is_worth_it_to_ask_is_seen_without_asking() {
+    let mut bench = reporting(10);
+    let all = [4, 5, 6, 7];
+    for _ in 0..60 {
+        bench.all_say(4.0);
+        bench.pick_of(Probed::new(&all, &all, MS / 10).waited(MS));
+    }
+    let asks = |bench: &mut Bench, longest: u64| {
+        for _ in 0..20 {
+            (0..10).for_each(|at| bench.says(at, 4.0, if at % 2 == 0 { 10 } else { longest }));
+            bench.now += 6 * MS;
+            bench.asks();
+        }
+        (0..6_400).filter_map(|_| bench.asks()).count()
+    };
+    let few = asks(&mut bench, 10);
+    assert!((10..50).contains(&few), "{few}: one of 256 is to tell how long it takes");
+    // Those that were asked before have not answered.
+    let many = asks(&mut bench, 18);
+    assert!(many > 3_000, "{many}");
+}
+
+#[test]
+fn nobody_is_asked_who_does_not_answer_or_where_it_takes_longer_than_it_saves() {
+    let mut bench = Bench::new(nodes(10));
+    bench.answer_all(10 * MS);
+    bench.now += SECOND;
+    bench.pick();
+    assert!(bench.asks().is_none(), "nobody reports");
+    // This channel knows what is in flight, as nearly all of it is its own.
+    let mut bench = reporting(10);
+    let held: Vec<_> = (0..40).map(|call| bench.nodes[call % 10].load().start(bench.now)).collect();
+    let asks_later = |others: f64, bench: &mut Bench| {
+        bench.all_say(4.0 + others);
+        bench.now += SECOND;
+        bench.asks();
+        bench.now += 6 * MS;
+        bench.asks().is_some()
+    };
+    assert!(!asks_later(0.9, &mut bench) && asks_later(2.0, &mut bench));
+    drop(held);
+    // The way there takes longer than the call: what was said is old when it comes there.
+    (0..8).for_each(|_| bench.answer_all(100 * MS));
+    assert!(!asks_later(4.0, &mut bench));
+    let mut bench = reporting(10);
+    bench.nodes[..3].iter().for_each(|node| node.load().refuse_probes());
+    bench.now += SECOND;
+    bench.asks();
+    bench.now += 6 * MS;
+    let asked: Vec<_> = (0..1_000).filter_map(|_| bench.asks()).collect();
+    assert!((600..800).contains(&asked.len()), "{}: those that do not answer have their share", asked.len());
+    assert!(asked.iter().all(|probes| probes.at().iter().all(|at| *at >= 3)));
+    // The best of them takes so much less than the worst, and a probe so long.
+    let all = [4, 5, 6, 7];
+    for (saves, round_trip, worth) in [(8, 5, false), (8, 1, true), (0, 1, false), (9, 2, true)] {
+        for _ in 0..60 {
+            all.iter().for_each(|at| bench.says(*at, 4.0, if *at == 5 { 10 + saves } else { 10 }));
+            // Another call had sent one of them.
+            bench.pick_of(Probed::new(&all, &all, MS / 10).waited(MS * round_trip));
+        }
+        bench.now += SECOND;
+        bench.asks();
+        bench.now += 6 * MS;
+        let asked = (0..6_400).filter_map(|_| bench.asks()).count();
+        let few = (10..50).contains(&asked);
+        assert!(if worth { asked > 3_000 } else { few }, "{asked}: one of 256 looks whether that is still so");
+    }
+}
