@@ -84,21 +84,29 @@ impl Past {
 impl Fleet {
     /// Whom to ask before this call goes, of those that are worth it, or where it goes by what they said; none if that does
     /// not decide.
-    #[inline]
+    #[inline(always)]
     pub(super) fn by_probes(
         &self,
         info: &PickInfo<'_>,
         outlook: &Outlook,
         whom: impl FnOnce(&dyn Fn(usize) -> bool, Duration) -> Probes,
     ) -> Option<Pick> {
+        if outlook.probes > 0.0 || info.probed.is_some() { self.asked(info, outlook, whom) } else { None }
+    }
+
+    #[inline(never)]
+    fn asked(
+        &self,
+        info: &PickInfo<'_>,
+        outlook: &Outlook,
+        whom: impl FnOnce(&dyn Fn(usize) -> bool, Duration) -> Probes,
+    ) -> Option<Pick> {
         match &info.probed {
-            None if outlook.probes > 0.0 => self.ask(info, outlook, whom).map(Pick::Probe),
-            None => None,
+            None => self.ask(info, outlook, whom).map(Pick::Probe),
             Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
         }
     }
 
-    #[inline(never)]
     fn ask(
         &self,
         info: &PickInfo<'_>,
@@ -139,7 +147,6 @@ impl Fleet {
     }
 
     /// The best of those that answered; none if none did.
-    #[inline(never)]
     fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
         self.past.round_trip.average(0.0, probed.first.as_secs_f32(), GAIN);
         // One that does not answer is why they are asked, and makes that no dearer.
