@@ -155,6 +155,7 @@ async fn kratos_s_own_bytes_are_an_option() {
         () = shows(&mut watch, &["a"]) => {}
         () = renewals => {}
     }
+    assert_eq!(registry.renew(&lease).await.unwrap(), Renewal::Kept);
     registry.deregister(&lease).await.unwrap();
     assert_eq!(registry.renew(&lease).await.unwrap(), Renewal::Lost);
 }

@@ -26,7 +26,7 @@ impl Picker for Draw {
             self.0.refresh(micros, since, some.take(SEEN).map(|random| self.0.weights.draw(random)));
         }
         let outlook = self.0.outlook(micros);
-        let asked = self.0.by_probes(info, &outlook, |is_wanted, wait| {
+        let asked = self.0.by_probes(info, &outlook, &|is_wanted, wait| {
             let drawn = self.0.weights.draw_some(info.random, 1..=ASKED_DRAWS, ASKED, is_wanted);
             Probes::new(drawn.at().iter().copied(), wait)
         });

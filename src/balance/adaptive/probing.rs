@@ -81,38 +81,26 @@ impl Past {
     }
 }
 
+/// Chooses whom to ask, of those for whom the first holds, and asks for so long.
+type Whom<'a> = &'a dyn Fn(&dyn Fn(usize) -> bool, Duration) -> Probes;
+
 impl Fleet {
     /// Whom to ask before this call goes, of those that are worth it, or where it goes by what they said; none if that does
     /// not decide.
     #[inline(always)]
-    pub(super) fn by_probes(
-        &self,
-        info: &PickInfo<'_>,
-        outlook: &Outlook,
-        whom: impl FnOnce(&dyn Fn(usize) -> bool, Duration) -> Probes,
-    ) -> Option<Pick> {
+    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>) -> Option<Pick> {
         if outlook.probes > 0.0 || info.probed.is_some() { self.asked(info, outlook, whom) } else { None }
     }
 
     #[inline(never)]
-    fn asked(
-        &self,
-        info: &PickInfo<'_>,
-        outlook: &Outlook,
-        whom: impl FnOnce(&dyn Fn(usize) -> bool, Duration) -> Probes,
-    ) -> Option<Pick> {
+    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>) -> Option<Pick> {
         match &info.probed {
             None => self.ask(info, outlook, whom).map(Pick::Probe),
             Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
         }
     }
 
-    fn ask(
-        &self,
-        info: &PickInfo<'_>,
-        outlook: &Outlook,
-        whom: impl FnOnce(&dyn Fn(usize) -> bool, Duration) -> Probes,
-    ) -> Option<Probes> {
+    fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>) -> Option<Probes> {
         // Those that cannot be asked get their share of calls by what else is known.
         if !self.asks || (info.random as u32 as f32) >= outlook.probes * u32::MAX as f32 {
             return None;

@@ -143,7 +143,7 @@ impl Picker for Scan {
         }
         let outlook = self.fleet.outlook(micros);
         let asked =
-            self.fleet.by_probes(info, &outlook, |is_wanted, wait| self.to_ask(info, &outlook, is_wanted, wait));
+            self.fleet.by_probes(info, &outlook, &|is_wanted, wait| self.to_ask(info, &outlook, is_wanted, wait));
         let pick = asked.unwrap_or_else(|| self.best(info, &outlook));
         if let Pick::At(at) = pick {
             self.fleet.loads[at].picked(micros);
