@@ -99,7 +99,11 @@ impl Attempt {
             }
             Err(failure) => {
                 let failure = if self.is_late() { failure.late() } else { failure };
-                let outcome = if matches!(failure, Failure::Failed(_)) { Outcome::Failure } else { Outcome::Cancelled };
+                let outcome = match &failure {
+                    Failure::Failed(error) if error.kind() == Kind::DeadlineExceeded => Outcome::Late,
+                    Failure::Failed(_) => Outcome::Failure,
+                    _ => Outcome::Cancelled,
+                };
                 let load = guard.cell().clone();
                 guard.finish(outcome, Instant::now().into_std());
                 return Poll::Ready(Err(Failed { failure, served, load }));

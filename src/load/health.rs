@@ -115,9 +115,9 @@ impl Health {
         aside
     }
 
-    /// One more failure of a server that is set aside.
-    pub(super) fn failed_again(&self, micros: u64) {
-        self.update(true, 0, micros, |state| state.run = 0);
+    /// The server failed, after so many calls that it answered; that does not set it aside, or it is already.
+    pub(super) fn missed(&self, answered: u64, micros: u64) {
+        self.update(true, answered, micros, |state| state.run = 0);
     }
 
     fn update(&self, failed: bool, answered: u64, micros: u64, mut then: impl FnMut(&mut State)) {

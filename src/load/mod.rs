@@ -76,9 +76,8 @@ impl LoadCell {
     /// Calls in flight, and each failure as one more until a call succeeds or a second has passed:
     /// else one that fails fast would look like the fastest of all, and draw the calls to itself.
     pub fn busy(&self, now: Instant) -> u32 {
-        let failing = self.failing.load(Relaxed);
-        let recent = failing > 0 && self.since_failure(micros(now)) < REMEMBERED_SECONDS;
-        self.in_flight().saturating_add(if recent { failing } else { 0 })
+        let failing = if self.fails_now(micros(now)) { self.failing.load(Relaxed) } else { 0 };
+        self.in_flight().saturating_add(failing)
     }
 
     fn since_failure(&self, micros: u64) -> f32 {
@@ -97,7 +96,7 @@ impl LoadCell {
     fn set_aside(&self, alone_counts: bool, micros: u64) {
         let millis = millis(micros);
         if self.flight.look(millis).1 == Standing::Aside {
-            return self.health.failed_again(micros);
+            return self.missed(micros);
         }
         let answered = self.succeeded();
         let failed = self.failed();
@@ -106,6 +105,11 @@ impl LoadCell {
         if let Some(aside) = self.health.failure(alone_counts, answered, since, random, micros) {
             self.flight.set_aside(millis, aside, true);
         }
+    }
+
+    /// One more failure that sets nobody aside.
+    fn missed(&self, micros: u64) {
+        self.health.missed(self.succeeded(), micros);
     }
 
     fn success(&self, at: Instant) {
@@ -241,6 +245,16 @@ impl LoadCell {
         &self.speed
     }
 
+    /// Whether no call there has ended yet, well or badly.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.succeeded() == 0 && self.failed() == 0
+    }
+
+    /// Whether the last call there that ended failed, a short while ago.
+    pub(crate) fn fails_now(&self, micros: u64) -> bool {
+        self.failing.load(Relaxed) > 0 && self.since_failure(micros) < REMEMBERED_SECONDS
+    }
+
     /// The share of its last answers that were failures, from 0 to 1.
     pub(crate) fn failures(&self) -> f32 {
         self.health.failures()
@@ -324,6 +338,16 @@ impl CallGuard {
                     typical::at_least(&self.cell.recent, &self.cell.lasting, waited, at);
                 }
                 self.cell.set_aside(true, at);
+                self.cell.failure(at);
+            }
+            Outcome::Late => {
+                // No answer says more of how slow it is.
+                if self.waits {
+                    let waited = now.saturating_duration_since(self.at);
+                    self.cell.peak.at_least(waited, at);
+                    typical::late(&self.cell.recent, &self.cell.lasting, waited, at);
+                }
+                self.cell.missed(at);
                 self.cell.failure(at);
             }
             Outcome::Fault => {

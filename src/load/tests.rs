@@ -54,6 +54,18 @@ fn a_failure_counts_as_a_call_for_a_second_or_until_a_success() {
 }
 
 #[test]
+fn a_deadline_that_passed_is_a_failure_that_sets_nobody_aside() {
+    let (cell, now) = (Arc::new(LoadCell::default()), Instant::now());
+    let standing = || cell.look(millis(micros(now))).1;
+    cell.start(now).finish(Outcome::Success, now);
+    cell.start(now).finish(Outcome::Late, now + Duration::from_secs(1));
+    assert_eq!((cell.failed(), standing()), (1, Standing::Good));
+    assert!((cell.failures() - 0.5).abs() < 0.001 && cell.fails_now(micros(now)), "{}", cell.failures());
+    cell.start(now).finish(Outcome::Failure, now);
+    assert_eq!(standing(), Standing::Aside);
+}
+
+#[test]
 fn a_call_that_goes_well_changes_one_cache_line() {
     assert_eq!((std::mem::offset_of!(LoadCell, efforts), size_of::<LoadCell>()), (64, 128));
 }

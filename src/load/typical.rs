@@ -87,6 +87,15 @@ pub(super) fn at_least(recent: &Recent, lasting: &Mean, took: Duration, micros: 
     }
 }
 
+/// A call waited for so long in vain. It may well have had to wait for much longer, so that counts as two answers; and as
+/// the first, too: who never answers in time is slow.
+pub(super) fn late(recent: &Recent, lasting: &Mean, waited: Duration, micros: u64) {
+    if recent.get().is_none_or(|mean| logarithm(waited) > mean) {
+        observe(recent, lasting, waited, micros);
+        observe(recent, lasting, waited, micros);
+    }
+}
+
 const FEW: u32 = 3;
 
 fn logarithm(took: Duration) -> f32 {
@@ -99,7 +108,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Both(Recent, Mean);
 
     impl Both {
@@ -142,6 +151,19 @@ mod tests {
         assert!(near(both.millis(), 100.0));
         at_least(&both.0, &both.1, Duration::from_millis(1_000), SECOND);
         assert!(near(both.millis(), 100.0 * 10.0_f32.powf(0.3)));
+    }
+
+    #[test]
+    fn what_was_waited_for_in_vain_counts_as_two_answers_and_as_the_first() {
+        let both = Both::default();
+        let late = |millis| late(&both.0, &both.1, Duration::from_millis(millis), SECOND);
+        late(100);
+        assert!(near(both.millis(), 100.0) && both.1.get().1 == 2, "{both:?}");
+        late(10);
+        assert!(near(both.millis(), 100.0), "it never makes it faster");
+        both.observe(100);
+        late(1_000);
+        assert!(near(both.millis(), 100.0 * 10.0_f32.powf(0.51)), "{}", both.millis());
     }
 
     #[test]

@@ -304,6 +304,7 @@ pub fn outcome(answer: Option<Code>) -> Outcome {
         Some(Code::Unavailable) => Outcome::Failure,
         Some(Code::Internal | Code::Unknown | Code::DataLoss) => Outcome::Fault,
         Some(Code::ResourceExhausted) => Outcome::Overload,
+        Some(Code::DeadlineExceeded) => Outcome::Late,
         _ => Outcome::Success,
     }
 }

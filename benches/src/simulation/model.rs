@@ -372,7 +372,7 @@ impl<'a> World<'a> {
         self.end(at, Ending::Late);
         let now = clock(self.base, self.now);
         let call = &mut self.calls[at];
-        call.guard.take().into_iter().for_each(|guard| guard.finish(Outcome::Failure, now));
+        call.guard.take().into_iter().for_each(|guard| guard.finish(Outcome::Late, now));
         let (stage, server) = (call.stage, call.server);
         match stage {
             Stage::Pending => self.calls.free(at),

@@ -33,6 +33,9 @@ pub(super) fn slow_from(median: f32) -> f32 {
 const SLOW_START_MILLIS: u32 = 10_000;
 const FIRST_SHARE: f32 = 0.1;
 
+/// What one look counts for in the share of those that fail now.
+const FAILING_GAIN: f32 = 0.1;
+
 /// So often is looked at what changes slowly.
 pub(super) const REFRESH_MICROS: u64 = 5_000;
 
@@ -55,6 +58,8 @@ pub(super) struct Fleet {
     slow: Number,
     /// The median share of failures.
     failures: Number,
+    /// The share of those in use whose last call failed, a mean over some looks.
+    failing: Number,
     reports: Reports,
     /// Whether most are new.
     is_new: AtomicBool,
@@ -106,6 +111,7 @@ impl Fleet {
             pace: Number::new(f32::NAN),
             slow: Number::new(f32::INFINITY),
             failures: Number::default(),
+            failing: Number::default(),
             reports: Reports::default(),
             is_new: AtomicBool::new(false),
         };
@@ -131,12 +137,17 @@ impl Fleet {
     /// Looks what is typical, of at most [`SEEN`] of them, so many microseconds after it did so before.
     pub(super) fn refresh(&self, micros: u64, since: u64, these: impl Iterator<Item = usize>) {
         let (mut paces, mut failures, mut new) = (Sample::default(), Sample::default(), 0.0);
+        let (mut in_use, mut failing) = (0.0_f32, 0.0);
         let mut seen = Seen::since(since);
         let (before, speeds) = (self.pace(), self.past.speeds.are_known());
         for at in these.take(SEEN) {
             let load = &self.loads[at];
             paces.extend(load.pace(before, micros));
             failures.push(load.failures());
+            if !matches!(load.look(millis(micros)).1, Standing::Aside | Standing::Trial) {
+                in_use += 1.0;
+                failing += if load.fails_now(micros) { 1.0 } else { 0.0 };
+            }
             if speeds {
                 self.weigh(at);
             }
@@ -152,6 +163,8 @@ impl Fleet {
         let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());
         self.slow.set(slow);
         self.failures.set(failures.median().unwrap_or(0.0));
+        let failing = if in_use > 0.0 { failing / in_use } else { 1.0 };
+        self.failing.set(self.failing.get() + (failing - self.failing.get()) * FAILING_GAIN);
         self.is_new.store(new * 2.0 > seen.count, Relaxed);
         self.reports.saw(seen, pace, &self.past);
     }
@@ -212,7 +225,7 @@ impl Fleet {
         let (own, standing) = load.look(millis(outlook.micros));
         let others = outlook.others(load, lightness);
         let is_good = standing == Standing::Good || standing == Standing::Trial && own == 0;
-        let (penalty, may) = if is_good { (1.0, true) } else { self.against(load, standing) };
+        let (penalty, may) = if is_good { (1.0, true) } else { self.against(load, standing, own) };
         let good = may && penalty == 1.0;
         Look { others, own: own as f32, lightness, penalty, may, good }
     }
@@ -226,21 +239,25 @@ impl Fleet {
         (look, score)
     }
 
-    /// How many times busier one counts that something speaks against, and whether it may be picked.
+    /// How many times busier one counts that something speaks against, and whether it may be picked: a call at a time where
+    /// those that nothing speaks against fail as well.
     #[cold]
     #[inline(never)]
-    fn against(&self, load: &LoadCell, standing: Standing) -> (f32, bool) {
+    fn against(&self, load: &LoadCell, standing: Standing, own: u32) -> (f32, bool) {
         if standing == Standing::Spared {
             return (1.0, false);
+        }
+        if own == 0 && self.failing.get() > TOO_MANY {
+            return (1.0, true);
         }
         let failures = load.failures();
         // In sixteenths: those that fail about as often are alike. Where all fail alike none is set aside for it.
         (penalty((failures * 16.0).round() / 16.0), failures <= self.tolerated())
     }
 
-    /// The share of failures that sets nobody apart: about what half of them have.
+    /// The share of failures that sets nobody apart: about what half of them have, or all that are in use now.
     fn tolerated(&self) -> f32 {
-        self.failures.get() * 2.0 + 0.01
+        self.failures.get().max(self.failing.get()) * 2.0 + 0.01
     }
 }
 

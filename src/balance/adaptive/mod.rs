@@ -45,11 +45,12 @@ use super::{Balancer, Node, Picker};
 ///   half of all, or any of more than 128; only of servers that [answer](crate::server::RegistrationLayer::probes);
 ///   for 3 ms, or twice as long as a first answer takes if that is longer, and half of a call's time at most; and only
 ///   where the worst of them takes longer than the best by twice as long as it is waited for them.
-/// - A call that fails (`UNAVAILABLE`, a broken connection, a deadline that passed) sets it aside for 1 s,
+/// - A call that fails (`UNAVAILABLE`, a broken connection) sets it aside for 1 s,
 ///   twice as long each further time, at most 60 s, ± 20 %, and for less the more calls it answered since the
 ///   failure before; so does a fault (`INTERNAL`, `UNKNOWN`, `DATA_LOSS`) if more than a fifth of its last answers were,
 ///   and only where the others do not fail as often. Afterwards one call at a time tries it, until fewer than a fifth of at
-///   least five fail. Who fails less than that is set aside for a tenth of the time at most, and counts as busier.
+///   least five fail; at once where more than a fifth of those in use fail too. Who fails less than that is set aside for a
+///   tenth of the time at most, and counts as busier. A deadline that passed makes it slow, and sets nobody aside.
 ///   `RESOURCE_EXHAUSTED` spares it for the time that a call takes, 250 ms at most. Never is more than half
 ///   of all set aside: then they are picked by how often they fail.
 /// - One that comes later than 10 s after the first call has a tenth of its share of this channel's calls at first, all of it

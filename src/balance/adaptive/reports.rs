@@ -234,8 +234,8 @@ impl Outlook {
             return 0.0;
         }
         let Some((said, units)) = load.others(self.unit) else {
-            // Who has answered nothing yet may well have nothing to do; and would not get to say so.
-            return if load.succeeded() == 0 { 0.0 } else { self.others };
+            // Who has had no call yet may well have nothing to do; and would not get to say so.
+            return if load.is_untried() { 0.0 } else { self.others };
         };
         if units > self.oldest {
             return self.others;

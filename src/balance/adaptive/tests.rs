@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod asked;
+mod late;
 mod speeds;
 mod told;
 
@@ -340,7 +341,7 @@ proptest! {
     #[test]
     fn there_is_a_pick_whatever_happened(
         count in prop_oneof![1_usize..6, Just(128), 129_usize..140],
-        ends in proptest::collection::vec((any::<u16>(), 0_u8..5, 0_u32..10_000), 0..200),
+        ends in proptest::collection::vec((any::<u16>(), 0_u8..6, 0_u32..10_000), 0..200),
         tried in proptest::collection::vec(0_usize..140, 0..8),
     ) {
         let mut bench = Bench::new(nodes(count));
@@ -356,6 +357,7 @@ proptest! {
                 1 => guard.finish(Outcome::Failure, bench.now),
                 2 => guard.finish(Outcome::Fault, bench.now),
                 3 => guard.finish(Outcome::Overload, bench.now),
+                4 => guard.finish(Outcome::Late, bench.now),
                 _ => drop(guard),
             }
         }

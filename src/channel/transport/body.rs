@@ -87,7 +87,7 @@ impl ResponseBody {
     }
 
     fn fail(&mut self, status: Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.finish(Outcome::Failure);
+        self.finish(if status.code() == Code::DeadlineExceeded { Outcome::Late } else { Outcome::Failure });
         Poll::Ready(Some(Err(status)))
     }
 
@@ -157,6 +157,8 @@ fn outcome(headers: &HeaderMap) -> Outcome {
         None | Some(Code::Unavailable) => Outcome::Failure,
         Some(Code::Internal | Code::Unknown | Code::DataLoss) => Outcome::Fault,
         Some(Code::ResourceExhausted) => Outcome::Overload,
+        // It was told the deadline, and may be the first to say that it passed.
+        Some(Code::DeadlineExceeded) => Outcome::Late,
         Some(_) => Outcome::Success,
     }
 }

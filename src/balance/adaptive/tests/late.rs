@@ -1,0 +1,82 @@
+//! Where deadlines pass, and where many servers fail at once.
+
+use super::{Bench, MS, SECOND, told::reporting};
+use crate::{balance::tests::nodes, load::Outcome};
+
+/// The last call to each of these was late, and some are picked since.
+fn are_late(bench: &mut Bench, these: impl Iterator<Item = usize>) {
+    these.for_each(|at| bench.call(at, 10 * MS, Outcome::Late));
+    for _ in 0..40 {
+        bench.now += 10 * MS;
+        bench.pick();
+    }
+}
+
+#[test]
+fn who_is_late_is_slow_and_not_set_aside() {
+    let mut bench = Bench::new(nodes(4));
+    bench.answer_all(10 * MS);
+    (0..2).for_each(|_| bench.call(1, SECOND, Outcome::Late));
+    bench.now += 10 * MS;
+    assert_eq!(bench.shares(1_000)[1], 0, "it is a hundred times slower");
+    (0..20).for_each(|_| bench.call(1, 10 * MS, Outcome::Success));
+    bench.now += 10 * MS;
+    let again = bench.share_of_open(120, 1);
+    assert!((20..31).contains(&again), "and as soon as it is not, it is as good as any: {again}");
+}
+
+#[test]
+fn who_never_answered_in_time_is_slow() {
+    let mut bench = Bench::new(nodes(4));
+    (0..3).for_each(|at| bench.call(at, 10 * MS, Outcome::Success));
+    bench.call(3, SECOND, Outcome::Late);
+    bench.now += 10 * MS;
+    assert_eq!(bench.shares(1_000)[3], 0);
+}
+
+/// What is set aside for a second or more may have recovered, and the others have too much to do.
+#[test]
+fn where_those_in_use_fail_who_is_aside_is_tried_by_a_call_at_a_time() {
+    let mut bench = Bench::new(nodes(4));
+    bench.answer_all(10 * MS);
+    (0..3).for_each(|_| bench.call(1, MS, Outcome::Failure));
+    bench.now += 10 * MS;
+    let _busy: Vec<_> = [0, 2, 3].map(|at| bench.nodes[at].load().start(bench.now)).into();
+    assert_eq!(bench.shares(1_000)[1], 0, "the others do not fail");
+    are_late(&mut bench, [0, 2].into_iter());
+    let (at, _trial) = bench.start();
+    assert_eq!(at, 1);
+    let shares = bench.shares(1_000);
+    assert!(shares[1] < 10, "one at a time: {shares:?}");
+}
+
+/// It has room, and they have not.
+#[test]
+fn who_fails_a_part_gets_calls_where_more_than_that_fail_elsewhere() {
+    let mut bench = Bench::new(nodes(4));
+    (0..50).for_each(|_| bench.answer_all(10 * MS));
+    for call in 0..50 {
+        let outcome = if call % 3 == 2 { Outcome::Failure } else { Outcome::Success };
+        bench.call(0, 10 * MS, outcome);
+    }
+    bench.now += 10 * MS;
+    let before = bench.share_of_open(120, 0);
+    assert!(before <= 1, "it is set aside: {before}");
+    are_late(&mut bench, 1..4);
+    let now = bench.share_of_open(120, 0);
+    assert!((10..25).contains(&now), "half as many as the others: {now}");
+}
+
+#[test]
+fn who_only_failed_so_far_is_not_taken_for_idle() {
+    let mut bench = reporting(4);
+    bench.nodes.extend(nodes(5).pop());
+    bench.rebuild();
+    (0..4).for_each(|at| bench.says(at, 4.0, 10));
+    bench.pick();
+    bench.now += 6 * MS;
+    (0..4).for_each(|at| bench.says(at, 4.0, 10));
+    assert_eq!(bench.shares(100)[4], 100, "nobody was there, and it may well have nothing to do");
+    bench.call(4, 10 * MS, Outcome::Fault);
+    assert!(bench.shares(100)[4] < 50);
+}
