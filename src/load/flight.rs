@@ -10,7 +10,7 @@ use crate::util::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Good,
-    /// Not for a moment: it has no room.
+    /// For a moment, as one that is busier: it has no room, or was late.
     Spared,
     /// Not for now: it failed.
     Aside,

@@ -33,7 +33,7 @@ pub(crate) use self::{
     reported::Queued,
 };
 use crate::util::{
-    mix::mix,
+    mix::{fraction, mix},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -69,8 +69,11 @@ pub struct LoadCell {
 /// For so long a failure counts as a call in flight.
 const REMEMBERED_SECONDS: f32 = 1.0;
 
-/// So long one is left alone that had no room: a few of its calls, if that is known, and at most this.
+/// So long one is spared that had no room: a few of its calls, if that is known, and at most this.
 const NO_ROOM: Duration = Duration::from_millis(250);
+/// For such a share of the time that a call waited in vain its server is spared, give or take half of that: where all are
+/// late alike some get less to do, and answer in time again.
+const LATE_SPARED: f32 = 0.5;
 
 impl LoadCell {
     /// Calls in flight, and each failure as one more until a call succeeds or a second has passed:
@@ -80,7 +83,8 @@ impl LoadCell {
         self.in_flight().saturating_add(failing)
     }
 
-    fn since_failure(&self, micros: u64) -> f32 {
+    /// Seconds since the last call there that failed.
+    pub(crate) fn since_failure(&self, micros: u64) -> f32 {
         seconds(self.failed_at.load(Relaxed), unit(micros))
     }
 
@@ -346,6 +350,8 @@ impl CallGuard {
                     let waited = now.saturating_duration_since(self.at);
                     self.cell.peak.at_least(waited, at);
                     typical::late(&self.cell.recent, &self.cell.lasting, waited, at);
+                    let spread = 0.5 + fraction(mix(at ^ self.cell.failed() << 32));
+                    self.cell.flight.set_aside(millis(at), waited.mul_f32(LATE_SPARED * spread), false);
                 }
                 self.cell.missed(at);
                 self.cell.failure(at);

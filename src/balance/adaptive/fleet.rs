@@ -35,6 +35,11 @@ const FIRST_SHARE: f32 = 0.1;
 
 /// What one look counts for in the share of those that fail now.
 const FAILING_GAIN: f32 = 0.1;
+/// Where the others fail too, one that is set aside is tried so many seconds after it failed: at once would be most calls
+/// where it fails at once.
+const AGAIN_SECONDS: f32 = 0.1;
+/// One that is spared counts as so many times busier.
+const SPARED: f32 = 2.0;
 
 /// So often is looked at what changes slowly.
 pub(super) const REFRESH_MICROS: u64 = 5_000;
@@ -225,7 +230,7 @@ impl Fleet {
         let (own, standing) = load.look(millis(outlook.micros));
         let others = outlook.others(load, lightness);
         let is_good = standing == Standing::Good || standing == Standing::Trial && own == 0;
-        let (penalty, may) = if is_good { (1.0, true) } else { self.against(load, standing, own) };
+        let (penalty, may) = if is_good { (1.0, true) } else { self.against(load, standing, own, outlook.micros) };
         let good = may && penalty == 1.0;
         Look { others, own: own as f32, lightness, penalty, may, good }
     }
@@ -243,11 +248,11 @@ impl Fleet {
     /// those that nothing speaks against fail as well.
     #[cold]
     #[inline(never)]
-    fn against(&self, load: &LoadCell, standing: Standing, own: u32) -> (f32, bool) {
+    fn against(&self, load: &LoadCell, standing: Standing, own: u32, micros: u64) -> (f32, bool) {
         if standing == Standing::Spared {
-            return (1.0, false);
+            return (SPARED, true);
         }
-        if own == 0 && self.failing.get() > TOO_MANY {
+        if own == 0 && self.failing.get() > TOO_MANY && load.since_failure(micros) > AGAIN_SECONDS {
             return (1.0, true);
         }
         let failures = load.failures();

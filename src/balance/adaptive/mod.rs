@@ -49,10 +49,11 @@ use super::{Balancer, Node, Picker};
 ///   twice as long each further time, at most 60 s, ± 20 %, and for less the more calls it answered since the
 ///   failure before; so does a fault (`INTERNAL`, `UNKNOWN`, `DATA_LOSS`) if more than a fifth of its last answers were,
 ///   and only where the others do not fail as often. Afterwards one call at a time tries it, until fewer than a fifth of at
-///   least five fail; at once where more than a fifth of those in use fail too. Who fails less than that is set aside for a
-///   tenth of the time at most, and counts as busier. A deadline that passed makes it slow, and sets nobody aside.
-///   `RESOURCE_EXHAUSTED` spares it for the time that a call takes, 250 ms at most. Never is more than half
-///   of all set aside: then they are picked by how often they fail.
+///   least five fail; 0.1 s after it failed where more than a fifth of those in use fail too. Who fails less than that is
+///   set aside for a tenth of the time at most, and counts as busier. Never is more than half of all set aside: then they
+///   are picked by how often they fail.
+/// - A deadline that passed makes it slow, and does not set it aside; for about half of the time that was waited it counts twice
+///   as busy, as it does after `RESOURCE_EXHAUSTED` for the time that a call takes, 250 ms at most.
 /// - One that comes later than 10 s after the first call has a tenth of its share of this channel's calls at first, all of it
 ///   after 10 s; unless most are new, or it says how long its answers take.
 #[derive(Debug, Clone)]

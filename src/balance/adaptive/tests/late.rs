@@ -19,10 +19,25 @@ fn who_is_late_is_slow_and_not_set_aside() {
     (0..2).for_each(|_| bench.call(1, SECOND, Outcome::Late));
     bench.now += 10 * MS;
     assert_eq!(bench.shares(1_000)[1], 0, "it is a hundred times slower");
+    bench.now += 2 * SECOND;
     (0..20).for_each(|_| bench.call(1, 10 * MS, Outcome::Success));
     bench.now += 10 * MS;
     let again = bench.share_of_open(120, 1);
     assert!((20..31).contains(&again), "and as soon as it is not, it is as good as any: {again}");
+}
+
+#[test]
+fn where_all_are_as_slow_who_is_late_counts_twice_as_busy_for_a_while() {
+    let mut bench = Bench::new(nodes(4));
+    (0..50).for_each(|_| bench.answer_all(SECOND));
+    bench.pick();
+    bench.call(1, SECOND, Outcome::Late);
+    bench.now += SECOND + 10 * MS;
+    let spared = bench.share_of_open(140, 1);
+    assert!((17..23).contains(&spared), "{spared} of 140, and 40 to each other");
+    bench.now += SECOND;
+    let after = bench.share_of_open(140, 1);
+    assert!((30..36).contains(&after), "{after}");
 }
 
 #[test]
@@ -44,10 +59,15 @@ fn where_those_in_use_fail_who_is_aside_is_tried_by_a_call_at_a_time() {
     let _busy: Vec<_> = [0, 2, 3].map(|at| bench.nodes[at].load().start(bench.now)).into();
     assert_eq!(bench.shares(1_000)[1], 0, "the others do not fail");
     are_late(&mut bench, [0, 2].into_iter());
-    let (at, _trial) = bench.start();
+    let (at, trial) = bench.start();
     assert_eq!(at, 1);
     let shares = bench.shares(1_000);
     assert!(shares[1] < 10, "one at a time: {shares:?}");
+    trial.finish(Outcome::Failure, bench.now);
+    bench.now += 50 * MS;
+    assert_eq!(bench.shares(100)[1], 0, "who fails at once would get most");
+    bench.now += 60 * MS;
+    assert_eq!(bench.pick(), 1);
 }
 
 /// It has room, and they have not.
