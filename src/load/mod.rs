@@ -306,10 +306,15 @@ impl CallGuard {
         &self.cell
     }
 
+    /// How long it has waited to be answered; none if it was.
+    fn waited(&self, now: Instant) -> Option<Duration> {
+        self.waits.then(|| now.saturating_duration_since(self.at))
+    }
+
     /// The head of the response is here: how long that took is the server's latency.
     pub fn answered(&mut self, now: Instant) {
-        if self.waits {
-            let (took, micros) = (now.saturating_duration_since(self.at), micros(now));
+        if let Some(took) = self.waited(now) {
+            let micros = micros(now);
             self.cell.peak.observe(took, micros);
             typical::observe(&self.cell.recent, &self.cell.lasting, took, micros);
             (self.at, self.waits) = (now, false);
@@ -336,8 +341,7 @@ impl CallGuard {
             }
             Outcome::Failure => {
                 // It took at least so long; and failing fast is not being fast.
-                if self.waits {
-                    let waited = now.saturating_duration_since(self.at);
+                if let Some(waited) = self.waited(now) {
                     self.cell.peak.at_least(waited, at);
                     typical::at_least(&self.cell.recent, &self.cell.lasting, waited, at);
                 }
@@ -346,8 +350,7 @@ impl CallGuard {
             }
             Outcome::Late => {
                 // No answer says more of how slow it is.
-                if self.waits {
-                    let waited = now.saturating_duration_since(self.at);
+                if let Some(waited) = self.waited(now) {
                     self.cell.peak.at_least(waited, at);
                     typical::late(&self.cell.recent, &self.cell.lasting, waited, at);
                     let spread = 0.5 + fraction(mix(at ^ self.cell.failed() << 32));

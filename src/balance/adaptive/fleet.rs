@@ -168,8 +168,8 @@ impl Fleet {
         let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());
         self.slow.set(slow);
         self.failures.set(failures.median().unwrap_or(0.0));
-        let failing = if in_use > 0.0 { failing / in_use } else { 1.0 };
-        self.failing.set(self.failing.get() + (failing - self.failing.get()) * FAILING_GAIN);
+        // From 0 on: the first look tells no more than any other.
+        self.failing.average(f32::NAN, if in_use > 0.0 { failing / in_use } else { 1.0 }, FAILING_GAIN);
         self.is_new.store(new * 2.0 > seen.count, Relaxed);
         self.reports.saw(seen, pace, &self.past);
     }

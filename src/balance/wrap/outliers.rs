@@ -8,8 +8,8 @@ use std::time::Duration;
 ///
 /// Each `interval` it compares what the endpoints answered since the one before, by two rules: the *success rate*
 /// (less than the mean of all by so many standard deviations) and the *failure percentage* (more than
-/// so much). A call failed if the server, or the way to it, is to blame
-/// ([`Outcome::Failure`](crate::load::Outcome::Failure)), and not where the application said no.
+/// so much). A call failed if the server, or the way to it, is to blame ([`Outcome`](crate::load::Outcome): all but a
+/// success and who was cancelled), and not where the application said no.
 /// Who is set aside comes back at the end of an interval, after `base_ejection_time` times as often as it was
 /// set aside lately.
 #[derive(Debug, Clone, PartialEq)]
