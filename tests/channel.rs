@@ -316,34 +316,3 @@ async fn unix_sockets_are_addresses_by_path_and_abstract() {
         assert_eq!(reply.into_inner().server, "unix");
     }
 }
-
-/// tower's metrics take an endpoint that fails fast for the fastest, and give it twice its share.
-#[tokio::test(start_paused = true)]
-async fn an_endpoint_that_fails_fast_draws_no_more_than_its_share() {
-    let net = Net::new();
-    let endpoints: Vec<_> = (0..4).map(|n| endpoint(&format!("e{n}"), &format!("e{n}:1"))).collect();
-    for n in 1..4 {
-        serve(&net, &format!("e{n}"), &format!("e{n}:1"));
-    }
-    let broken =
-        tonic::service::interceptor::InterceptedService::new(support::echo::Echo::new("e0"), |_: Request<()>| {
-            Err::<Request<()>, _>(tonic::Status::unavailable("broken"))
-        });
-    let listener = net.listen("e0:1");
-    tokio::spawn(tonic::transport::Server::builder().add_service(broken).serve_with_incoming(listener));
-    let (builder, _feed) = fed(&net, &endpoints);
-    let channel = builder.connect().await.unwrap();
-    sleep(Duration::from_secs(1)).await;
-
-    let failed = AtomicUsize::new(0);
-    let callers = (0..16).map(|_| async {
-        let mut client = EchoClient::new(channel.clone());
-        for _ in 0..200 {
-            let answer = client.unary(EchoRequest { delay_ms: 10, ..EchoRequest::default() }).await;
-            failed.fetch_add(answer.is_err().into(), Relaxed);
-        }
-    });
-    futures_util::future::join_all(callers).await;
-    let failed = failed.into_inner();
-    assert!((1..3_200 / 20).contains(&failed), "{failed} of 3200; a fair share is 800");
-}
