@@ -79,7 +79,9 @@ impl LoadCell {
     /// Calls in flight, and each failure as one more until a call succeeds or a second has passed:
     /// else one that fails fast would look like the fastest of all, and draw the calls to itself.
     pub fn busy(&self, now: Instant) -> u32 {
-        let failing = if self.fails_now(micros(now)) { self.failing.load(Relaxed) } else { 0 };
+        // Mostly it is 0, and what time it is does not matter.
+        let failing = self.failing.load(Relaxed);
+        let failing = if failing > 0 && self.fails_now(micros(now)) { failing } else { 0 };
         self.in_flight().saturating_add(failing)
     }
 
