@@ -24,6 +24,10 @@ const BAND: f32 = 1.3;
 /// by a cold cache, and who is picked seldom has more of both.
 const BLUR: f32 = 0.000_25;
 
+/// It counts as so many times busier as it is slower, to this power: two would believe too much of chance, where some calls
+/// take far longer than others.
+const POWER: f32 = 1.2;
+
 /// The seconds above which it is.
 pub(super) fn slow_from(median: f32) -> f32 {
     median * BAND + BLUR
@@ -188,7 +192,7 @@ impl Fleet {
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - self.slow.get());
-        let slow = if above > 0.0 { (2.0 * above).exp() } else { 1.0 };
+        let slow = if above > 0.0 { (POWER * above).exp() } else { 1.0 };
         let slow = if self.reports.tell_latency() {
             slow * self.reports.slower(load, self.lightness[at].get(), micros)
         } else {
@@ -228,7 +232,7 @@ impl Fleet {
     pub(super) fn look(&self, at: usize, outlook: &Outlook) -> Look {
         let (load, lightness) = (&self.loads[at], self.lightness[at].get());
         let (own, standing) = load.look(millis(outlook.micros));
-        let others = outlook.others(load, lightness);
+        let others = self.reports.others(outlook, load, lightness);
         let is_good = standing == Standing::Good || standing == Standing::Trial && own == 0;
         let (penalty, may) = if is_good { (1.0, true) } else { self.against(load, standing, own, outlook.micros) };
         let good = may && penalty == 1.0;

@@ -32,11 +32,12 @@ use super::{Balancer, Node, Picker};
 ///   have in flight, of all their clients, it is that of the others too; as the report gets older it
 ///   becomes what others have at all servers, within the time in which a server gets another call; and it counts for
 ///   as much as such reports were found to tell of the next ones. Where all servers take as long as each other, little
-///   is believed of what chance explains: that is of the moment, and what is sent evenly stays even.
+///   is believed of what chance explains, and nothing of less than a request: that is of the moment, and what is sent evenly
+///   stays even.
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
-///   median of all and 0.25 ms; that counts squared. Not being asked makes it more like the others, with a time
+///   median of all and 0.25 ms; that counts to the power of 1.2. Not being asked makes it more like the others, with a time
 ///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency, as far as that
-///   is not because more waits there. Both count for this channel's calls alone, as all clients see it at once.
+///   is not because more waits there, and squared. Both count for this channel's calls alone, as all clients see it at once.
 /// - One that is faster or slower than the median by all that it reported of its latency counts as if it weighed as many
 ///   times more or less, as far as that is more than chance, and than what its weight says already.
 /// - Where calls are few, so that less than half of the servers were heard of within three tenths of the time that a

@@ -33,6 +33,9 @@ const LITTLE: f32 = 0.25;
 const EVEN: f32 = 0.01;
 /// unless it is more than so many standard deviations of what comes at random.
 const DEVIATIONS: f32 = 2.0;
+/// The more that is doubted, the larger the steps in which others have more, up to a whole request: who seems best by next to
+/// nothing would else get all calls. The least of these steps.
+const LEAST_STEP: f32 = 0.001;
 /// What was said within so many seconds was not looked at before.
 const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
@@ -61,16 +64,36 @@ pub(super) struct Reports {
     oldest: AtomicU32,
     /// The share of calls for which some are asked.
     probes: Number,
-    /// The part that is doubted of the little that others have more at one than at another. Where calls take as long as
-    /// each other everywhere, work that is sent evenly stays even, and such a difference is one of the moment.
-    doubt: Number,
+    /// What others have more by chance, squared, and the part of that which is believed. Where calls take as long as each
+    /// other everywhere, work that is sent evenly stays even, and such a difference is one of the moment.
+    chance: Number,
+    believed: Number,
+    /// In steps of so many requests others have more at one than at another.
+    step: Number,
+    /// How many less than the median others have at one that was not tried yet: all where all is known of the others, and none
+    /// where nothing is, as it would get all calls.
+    idle: Number,
 }
 
 impl Default for Reports {
     fn default() -> Self {
-        let [others, rate, in_flight, waits, latency, typical, way, probes, doubt] =
-            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 0.0].map(Number::new);
-        Self { others, rate, in_flight, waits, latency, typical, way, oldest: AtomicU32::new(0), probes, doubt }
+        let [others, rate, in_flight, waits, latency, typical, way, probes, chance, believed, step, idle] =
+            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 0.0, 0.0, LEAST_STEP, 0.0].map(Number::new);
+        Self {
+            others,
+            rate,
+            in_flight,
+            waits,
+            latency,
+            typical,
+            way,
+            oldest: AtomicU32::new(0),
+            probes,
+            chance,
+            believed,
+            step,
+            idle,
+        }
     }
 }
 
@@ -85,6 +108,7 @@ pub(super) struct Seen {
     latency: Sample,
     speeds: Sample,
     recent: f32,
+    known: f32,
     answering: f32,
     refusing: f32,
 }
@@ -118,6 +142,7 @@ impl Reports {
             let [before, now] = [before, queued.others].map(|others| others * lightness - self.others.get());
             past.holds.learn(before, now, seconds * self.rate.get());
         }
+        seen.known += left((queued.age + self.way.get()) * self.rate.get());
         seen.recent += one(queued.age < RECENT * self.typical.get());
         seen.speeds.extend(Speeds::of(load));
         if queued.latency > 0.0 {
@@ -160,7 +185,11 @@ impl Reports {
         let way = if left(way * rate) < LITTLE { f32::INFINITY } else { way };
         self.way.set(way);
         self.oldest.store(((OLDEST / rate - way) / UNIT_SECONDS) as u32, Relaxed);
-        self.doubt.set(EVEN / (EVEN + past.differ()));
+        let (chance, doubt) = (DEVIATIONS.powi(2) * (self.others.get() + 1.0), EVEN / (EVEN + past.differ()));
+        self.chance.set(chance);
+        self.believed.set(chance * (1.0 - doubt));
+        self.step.set(doubt.powi(2).max(LEAST_STEP));
+        self.idle.set(self.others.get() * seen.known / seen.count.max(1.0));
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count
             && seen.answering * 2.0 > seen.count
@@ -186,20 +215,41 @@ impl Reports {
     }
 
     pub(super) fn outlook(&self, micros: u64) -> Outlook {
-        let (others, rate) = (self.others.get(), self.rate.get());
-        let chance = DEVIATIONS.powi(2) * (others + 1.0);
         Outlook {
             micros,
             unit: unit(micros),
-            others,
-            rate: rate * UNIT_SECONDS,
-            way: self.way.get() * rate,
-            oldest: self.oldest.load(Relaxed),
+            others: self.others.get(),
             typical: self.typical.get(),
             probes: self.probes.get(),
-            chance,
-            believed: chance * (1.0 - self.doubt.get()),
         }
+    }
+
+    /// The requests that others have in flight at one, as if it could do what the heaviest can.
+    ///
+    /// What its server said becomes, as it gets older, what all say: one may look at all of them then, and yet not
+    /// send where everyone sends whose reports are as old.
+    #[inline(always)]
+    pub(super) fn others(&self, outlook: &Outlook, load: &LoadCell, lightness: f32) -> f32 {
+        if outlook.others.is_nan() { 0.0 } else { outlook.others + self.more(outlook, load, lightness) }
+    }
+
+    /// How many more than the median.
+    #[inline]
+    fn more(&self, outlook: &Outlook, load: &LoadCell, lightness: f32) -> f32 {
+        let Some((said, units)) = load.others(outlook.unit) else {
+            // Who has had no call yet may well have nothing to do; and would not get to say so.
+            return if load.is_untried() { -self.idle.get() } else { 0.0 };
+        };
+        if units > self.oldest.load(Relaxed) {
+            return 0.0;
+        }
+        let more = said * lightness - outlook.others;
+        let square = more * more;
+        let age = (units as f32 * UNIT_SECONDS + self.way.get()) * self.rate.get();
+        let more = more * (square + self.believed.get()) / ((square + self.chance.get()) * aged(age));
+        // Who seems best by next to nothing would get all calls.
+        let step = self.step.get();
+        step * round(more / step)
     }
 }
 
@@ -208,41 +258,17 @@ pub(super) struct Outlook {
     pub(super) micros: u64,
     unit: u32,
     others: f32,
-    /// One by the units of time for which what a server says holds, and for how many times as long as it holds it is on the
-    /// way.
-    rate: f32,
-    way: f32,
-    /// How many units ago nothing was said that still holds.
-    oldest: u32,
     /// The seconds that a call typically takes.
     pub(super) typical: f32,
     /// The share of calls for which some are asked.
     pub(super) probes: f32,
-    /// What others have more by chance, squared, and the part of that which is believed.
-    chance: f32,
-    believed: f32,
 }
 
-impl Outlook {
-    /// The requests that others have in flight at one, as if it could do what the heaviest can.
-    ///
-    /// What its server said becomes, as it gets older, what all say: one may look at all of them then, and yet not
-    /// send where everyone sends whose reports are as old.
-    #[inline(always)]
-    pub(super) fn others(&self, load: &LoadCell, lightness: f32) -> f32 {
-        if self.others.is_nan() {
-            return 0.0;
-        }
-        let Some((said, units)) = load.others(self.unit) else {
-            // Who has had no call yet may well have nothing to do; and would not get to say so.
-            return if load.is_untried() { 0.0 } else { self.others };
-        };
-        if units > self.oldest {
-            return self.others;
-        }
-        let more = said * lightness - self.others;
-        let square = more * more;
-        let age = units as f32 * self.rate + self.way;
-        self.others + more * (square + self.believed) / ((square + self.chance) * aged(age))
-    }
+/// The nearest whole number; so much quicker than `f32::round` where that is a call. Numbers of many millions stay about what
+/// they are.
+#[inline(always)]
+fn round(number: f32) -> f32 {
+    /// No float beside it has a fraction.
+    const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+    number + WHOLE - WHOLE
 }
