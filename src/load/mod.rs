@@ -79,10 +79,13 @@ impl LoadCell {
     /// Calls in flight, and each failure as one more until a call succeeds or a second has passed:
     /// else one that fails fast would look like the fastest of all, and draw the calls to itself.
     pub fn busy(&self, now: Instant) -> u32 {
-        // Mostly it is 0, and what time it is does not matter.
+        self.in_flight().saturating_add(self.failing_now(|| micros(now)))
+    }
+
+    /// Failures in a row, the last a short while ago. Mostly none, and what time it is does not matter.
+    fn failing_now(&self, micros: impl FnOnce() -> u64) -> u32 {
         let failing = self.failing.load(Relaxed);
-        let failing = if failing > 0 && self.fails_now(micros(now)) { failing } else { 0 };
-        self.in_flight().saturating_add(failing)
+        if failing > 0 && self.since_failure(micros()) < REMEMBERED_SECONDS { failing } else { 0 }
     }
 
     /// Seconds since the last call there that failed.
@@ -258,7 +261,7 @@ impl LoadCell {
 
     /// Whether the last call there that ended failed, a short while ago.
     pub(crate) fn fails_now(&self, micros: u64) -> bool {
-        self.failing.load(Relaxed) > 0 && self.since_failure(micros) < REMEMBERED_SECONDS
+        self.failing_now(|| micros) > 0
     }
 
     /// The share of its last answers that were failures, from 0 to 1.

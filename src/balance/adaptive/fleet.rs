@@ -24,14 +24,14 @@ const BAND: f32 = 1.3;
 /// by a cold cache, and who is picked seldom has more of both.
 const BLUR: f32 = 0.000_25;
 
-/// It counts as so many times busier as it is slower, to this power: two would believe too much of chance, where some calls
-/// take far longer than others.
-const POWER: f32 = 1.2;
-
 /// The seconds above which it is.
 pub(super) fn slow_from(median: f32) -> f32 {
     median * BAND + BLUR
 }
+
+/// One that is slow counts as so many times busier as it is slower, to this power: two would believe too much of chance,
+/// where some calls take far longer than others.
+const POWER: f32 = 1.2;
 
 /// How long one that is new has less than its share, and what it has at first.
 const SLOW_START_MILLIS: u32 = 10_000;

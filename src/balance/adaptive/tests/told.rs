@@ -65,6 +65,16 @@ pub(super) fn reporting(count: usize) -> Bench {
     bench
 }
 
+/// A channel all of whose calls take as long, and whose servers report.
+fn alike() -> Bench {
+    let mut bench = Bench::new(nodes(8));
+    bench.answer_all(10 * MS);
+    bench.pick();
+    bench.now += 6 * MS;
+    bench.all_say(4.0);
+    bench
+}
+
 #[test]
 fn who_says_that_it_is_less_busy_gets_calls_until_it_is_as_busy() {
     let mut bench = reporting(8);
@@ -79,11 +89,7 @@ fn who_says_that_it_is_less_busy_gets_calls_until_it_is_as_busy() {
 /// Work that is sent evenly stays even there, and who has more has it for a moment.
 #[test]
 fn where_all_calls_take_as_long_what_others_have_counts_for_little() {
-    let mut bench = Bench::new(nodes(8));
-    bench.answer_all(10 * MS);
-    bench.pick();
-    bench.now += 6 * MS;
-    bench.all_say(4.0);
+    let mut bench = alike();
     bench.says(5, 1.0, 10);
     bench.pick();
     let held: Vec<_> = (0..16).map(|_| bench.start()).collect();
@@ -97,11 +103,7 @@ fn where_all_calls_take_as_long_what_others_have_counts_for_little() {
 /// Else who has next to nothing less than others would get all calls.
 #[test]
 fn where_all_calls_take_as_long_less_than_a_request_makes_no_difference() {
-    let mut bench = Bench::new(nodes(8));
-    bench.answer_all(10 * MS);
-    bench.pick();
-    bench.now += 6 * MS;
-    bench.all_say(4.0);
+    let mut bench = alike();
     bench.says(5, 3.0, 10);
     bench.pick();
     let shares = bench.shares(8_000);
