@@ -41,7 +41,7 @@ impl Picker for Draw {
             if info.tried.contains(&at) {
                 continue;
             }
-            let (look, score) = self.0.look_at_drawn(at, &outlook);
+            let (look, score) = self.0.look_at_drawn(at, &outlook, info.random);
             // The first of equals stays: it was drawn as it weighs.
             let place = if look.may { &mut best } else { &mut spare };
             if place.is_none_or(|(least, _)| score < least) {

@@ -1,9 +1,6 @@
 //! What is known of the endpoints, each beside the others.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
     probing::Past,
@@ -13,6 +10,7 @@ use super::{
 use crate::{
     balance::{Node, due::Due, number::Number, weights::Weights},
     load::{LoadCell, Standing, TOO_MANY, millis},
+    util::mix::{fraction, mix},
 };
 
 /// Of no more are all looked at when it is to be seen what is typical; of more, so many.
@@ -22,7 +20,7 @@ pub(super) const SEEN: usize = 128;
 const BAND: f32 = 1.3;
 /// if it is by so many seconds too: a call that takes less than that is as often made longer by who wakes up late, or
 /// by a cold cache, and who is picked seldom has more of both.
-const BLUR: f32 = 0.000_25;
+pub(super) const BLUR: f32 = 0.000_25;
 
 /// The seconds above which it is.
 pub(super) fn slow_from(median: f32) -> f32 {
@@ -70,8 +68,8 @@ pub(super) struct Fleet {
     /// The share of those in use whose last call failed, a mean over some looks.
     failing: Number,
     reports: Reports,
-    /// Whether most are new.
-    is_new: AtomicBool,
+    /// The share of those that are new.
+    new: Number,
 }
 
 /// One look at an endpoint.
@@ -122,7 +120,7 @@ impl Fleet {
             failures: Number::default(),
             failing: Number::default(),
             reports: Reports::default(),
-            is_new: AtomicBool::new(false),
+            new: Number::default(),
         };
         if fleet.past.speeds.are_known() {
             (0..ready.len()).for_each(|at| fleet.weigh(at));
@@ -174,7 +172,7 @@ impl Fleet {
         self.failures.set(failures.median().unwrap_or(0.0));
         // From 0 on: the first look tells no more than any other.
         self.failing.average(f32::NAN, if in_use > 0.0 { failing / in_use } else { 1.0 }, FAILING_GAIN);
-        self.is_new.store(new * 2.0 > seen.count, Relaxed);
+        self.new.set(new / seen.count.max(1.0));
         self.reports.saw(seen, pace, &self.past);
     }
 
@@ -187,9 +185,13 @@ impl Fleet {
         Some(self.pace.get()).filter(|pace| !pace.is_nan())
     }
 
-    /// How many times busier than it is one counts with this channel's calls, as it is slow by what they took, and by its own
-    /// word, as it fails more than others, and as it is new and has not said how it fares.
+    /// How many times busier than it is one counts with this channel's calls.
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
+        self.slow(at, micros) / self.share(at, micros)
+    }
+
+    /// The part of that for how slow it is by what calls took, and by its own word, and for failing more than others.
+    fn slow(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - self.slow.get());
         let slow = if above > 0.0 { (POWER * above).exp() } else { 1.0 };
@@ -198,14 +200,33 @@ impl Fleet {
         } else {
             slow
         };
-        let slow = slow * penalty(self.fails_more(load, micros));
+        slow * penalty(self.fails_more(load, micros))
+    }
+
+    /// The part for being new: the share that it gets of what it would have otherwise. All, once it has said how it fares.
+    fn share(&self, at: usize, micros: u64) -> f32 {
+        let load = &self.loads[at];
         let known = self.known_for(load, micros);
         let says = || load.queued(micros).is_some_and(|queued| queued.latency > 0.0);
-        if known >= SLOW_START_MILLIS || self.is_new.load(Relaxed) || says() {
-            return slow;
+        if known >= SLOW_START_MILLIS || self.new.get() > 0.5 || says() {
+            return 1.0;
         }
-        let share = known as f32 / SLOW_START_MILLIS as f32;
-        slow / (FIRST_SHARE + (1.0 - FIRST_SHARE) * share)
+        FIRST_SHARE + (1.0 - FIRST_SHARE) * known as f32 / SLOW_START_MILLIS as f32
+    }
+
+    /// Whether some of those that were looked at last are new.
+    #[inline(always)]
+    pub(super) fn has_new(&self) -> bool {
+        self.new.get() > 0.0
+    }
+
+    /// How many times busier one counts with its first call, by a call's random number. Where all are idle the lowest score
+    /// takes every call, and who is new would get none; so it counts as any other for its share of them.
+    #[inline(never)]
+    pub(super) fn first(&self, at: usize, factor: f32, micros: u64, random: u64) -> f32 {
+        let share = if self.loads[at].in_flight() == 0 { self.share(at, micros) } else { 1.0 };
+        let chance = fraction(mix(random ^ (at as u64 + 1) << 32));
+        if share < 1.0 && chance < share { self.slow(at, micros) } else { factor }
     }
 
     /// What share of its calls one fails that others do not, up to that which sets it aside. Who is on trial gets its call.
@@ -241,9 +262,10 @@ impl Fleet {
 
     /// One that was drawn as it weighs, and its score, for which a call does not count by its weight again.
     #[inline(always)]
-    pub(super) fn look_at_drawn(&self, at: usize, outlook: &Outlook) -> (Look, f32) {
+    pub(super) fn look_at_drawn(&self, at: usize, outlook: &Outlook, random: u64) -> (Look, f32) {
         let (look, factor) = (self.look(at, outlook), self.factor(at, outlook.micros));
-        let call = if self.weights.are_even() { factor } else { factor / self.weights.lightness(at) };
+        let call = if factor > 1.0 { self.first(at, factor, outlook.micros, random) } else { factor };
+        let call = if self.weights.are_even() { call } else { call / self.weights.lightness(at) };
         let score = look.score(call, factor);
         (look, score)
     }

@@ -56,7 +56,7 @@ use super::{Balancer, Node, Picker};
 /// - A deadline that passed makes it slow, and does not set it aside; for about half of the time that was waited it counts twice
 ///   as busy, as it does after `RESOURCE_EXHAUSTED` for the time that a call takes, 250 ms at most.
 /// - One that comes later than 10 s after the first call has a tenth of its share of this channel's calls at first, all of it
-///   after 10 s; unless most are new, or it says how long its answers take.
+///   after 10 s, by chance where all are idle; unless most are new, or it says how long its answers take.
 #[derive(Debug, Clone)]
 pub struct Adaptive {
     past: Arc<Past>,

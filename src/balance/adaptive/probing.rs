@@ -143,7 +143,7 @@ impl Fleet {
         }
         let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
         self.compare(there.clone().copied(), outlook);
-        let scored = there.map(|at| (self.look_at_drawn(*at, outlook).1, *at));
+        let scored = there.map(|at| (self.look_at_drawn(*at, outlook, info.random).1, *at));
         scored.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::{
-    fleet::{REFRESH_MICROS, slow_from},
+    fleet::{BLUR, REFRESH_MICROS, slow_from},
     holds::{OLDEST, aged, left},
     probing::Past,
     sample::Sample,
@@ -147,7 +147,9 @@ impl Reports {
         seen.speeds.extend(Speeds::of(load));
         if queued.latency > 0.0 {
             seen.latency.push(queued.latency);
-            let (busier, times) = (self.busier(queued.in_flight * weight), queued.latency / self.latency.get());
+            // Else one that needs a few microseconds less would be so much faster, and get all calls where all are idle.
+            let times = (queued.latency + BLUR) / (self.latency.get() + BLUR);
+            let busier = self.busier(queued.in_flight * weight);
             if is_new {
                 past.waits.learn(busier, times);
             }

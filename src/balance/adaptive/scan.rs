@@ -55,13 +55,18 @@ impl Scan {
     }
 
     fn scores(&self, scores: &mut [f32], random: u64, outlook: &Outlook, all: bool) -> usize {
-        if self.fleet.weights.are_even() {
+        let are_even = self.fleet.weights.are_even();
+        if are_even && !self.fleet.has_new() {
             return self.score(scores, outlook, all, |_, factor| factor);
         }
         self.score(scores, outlook, all, |at, factor| {
+            let call = if factor > 1.0 { self.fleet.first(at, factor, outlook.micros, random) } else { factor };
+            if are_even {
+                return call;
+            }
             // Of random waits, each of a mean by its weight, the shortest is one's as often as it weighs, and as it is fast;
             // what makes it slow is no matter of chance.
-            exponential(mix(random ^ (at as u64) << 32)) + factor - 1.0
+            exponential(mix(random ^ (at as u64) << 32)) + call - 1.0
         })
     }
 

@@ -39,7 +39,8 @@ const KNOWN: u32 = 20;
 const DOUBT: f32 = 2.0;
 /// None counts for more than e to this times the median, or for less than its inverse.
 const MOST: f32 = 2.0;
-/// One is faster or slower by so many of these, by its logarithm.
+/// One is faster or slower by so many of these, by its logarithm; and by one at least, as by the least of it who is idle is
+/// preferred to others that are idle.
 const STEP: f32 = 0.125;
 
 impl Speeds {
@@ -88,7 +89,7 @@ impl Speeds {
         let (differ, chance) = (self.differ.get(), self.chance.get().0 * ALIKE / count as f32);
         let part = if more < 0.0 { differ / (differ + chance) } else { (1.0 - DOUBT * chance / more.powi(2)).max(0.0) };
         // In steps: those that are about as fast are alike.
-        let log = (more * part / STEP).round() * STEP;
-        if log.is_nan() { 1.0 } else { log.exp() }
+        let log = more * part;
+        if log.abs() >= STEP { ((log / STEP).round() * STEP).exp() } else { 1.0 }
     }
 }

@@ -1,6 +1,8 @@
 //! With servers that are faster or slower than others for good.
 
-use super::{Bench, MS};
+use std::time::Duration;
+
+use super::{Bench, MS, SECOND};
 use crate::balance::{
     mix,
     tests::{nodes, weighing},
@@ -97,10 +99,31 @@ fn who_is_faster_for_good_is_as_busy_with_as_many_more() {
 
 #[test]
 fn who_is_about_as_fast_gets_as_much() {
-    let mut bench = Bench::new(nodes(4));
-    bench.answer_all(10 * MS);
-    bench.all_take(60, &[30, 29, 30, 30], 0);
-    assert_eq!(bench.share_of_open(400, 1), 100);
+    for about in [27, 29, 33] {
+        let mut bench = Bench::new(nodes(4));
+        bench.answer_all(10 * MS);
+        bench.all_take(60, &[30, about, 30, 30], 0);
+        assert_eq!(bench.share_of_open(400, 1), 100, "{about}");
+    }
+}
+
+/// Else one that needs a few microseconds less would get all calls that find everyone idle.
+#[test]
+fn what_wakes_up_a_little_later_is_no_slower() {
+    let mut bench = Bench::new(nodes(3));
+    bench.answer_all(MS);
+    for _ in 0..300 {
+        bench.now += 10 * MS;
+        for (at, micros) in [70, 50, 60].into_iter().enumerate() {
+            bench.nodes[at].load().refuse_probes();
+            bench.says_it_takes(at, 0.0, Duration::from_micros(micros));
+        }
+        bench.pick();
+    }
+    bench.now += SECOND;
+    for share in bench.shares(3_000) {
+        assert!((900..1_100).contains(&share), "{share}");
+    }
 }
 
 /// Nor when little was heard of each, for the most part.

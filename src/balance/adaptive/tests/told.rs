@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::{Bench, MS, SECOND};
 use crate::{
     balance::{Pick, PickInfo, Probed, Probes, mix, tests::nodes, tests::weighing},
@@ -12,7 +14,11 @@ use crate::{
 impl Bench {
     /// A server says that it has so many in flight, and how many milliseconds answers take.
     pub(super) fn says(&self, at: usize, in_flight: f64, latency: u64) {
-        let latency = Some(MS * latency as u32).filter(|latency| !latency.is_zero());
+        self.says_it_takes(at, in_flight, MS * latency as u32);
+    }
+
+    pub(super) fn says_it_takes(&self, at: usize, in_flight: f64, latency: Duration) {
+        let latency = Some(latency).filter(|latency| !latency.is_zero());
         let report = BriefReport { in_flight: Some(in_flight), latency, ..BriefReport::default() };
         self.nodes[at].load().report(&report, self.now);
     }
