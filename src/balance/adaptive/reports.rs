@@ -36,6 +36,12 @@ const DEVIATIONS: f32 = 2.0;
 /// The more that is doubted, the larger the steps in which others have more, up to a whole request: who seems best by next to
 /// nothing would else get all calls. The least of these steps.
 const LEAST_STEP: f32 = 0.001;
+/// All clients see what others have more at one, and each makes up for it, where all together are to do so once. So it counts
+/// for less the smaller the share of this channel of what is in flight, to this power: not in proportion, as a call goes there
+/// or not.
+const SHARE_POWER: f32 = 1.0 / 6.0;
+/// The least share that counts.
+const LEAST_SHARE: f32 = 0.01;
 /// What was said within so many seconds was not looked at before.
 const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
@@ -68,8 +74,9 @@ pub(super) struct Reports {
     /// other everywhere, work that is sent evenly stays even, and such a difference is one of the moment.
     chance: Number,
     believed: Number,
-    /// In steps of so many requests others have more at one than at another.
+    /// In steps of so many requests others have more at one than at another; and how many steps a request is.
     step: Number,
+    steps: Number,
     /// How many less than the median others have at one that was not tried yet: all where all is known of the others, and none
     /// where nothing is, as it would get all calls.
     idle: Number,
@@ -77,8 +84,8 @@ pub(super) struct Reports {
 
 impl Default for Reports {
     fn default() -> Self {
-        let [others, rate, in_flight, waits, latency, typical, way, probes, chance, believed, step, idle] =
-            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 0.0, 0.0, LEAST_STEP, 0.0].map(Number::new);
+        let [others, rate, in_flight, waits, latency, typical, way, probes, chance, believed, step, steps, idle] =
+            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0].map(Number::new);
         Self {
             others,
             rate,
@@ -92,6 +99,7 @@ impl Default for Reports {
             chance,
             believed,
             step,
+            steps,
             idle,
         }
     }
@@ -190,7 +198,11 @@ impl Reports {
         let (chance, doubt) = (DEVIATIONS.powi(2) * (self.others.get() + 1.0), EVEN / (EVEN + past.differ()));
         self.chance.set(chance);
         self.believed.set(chance * (1.0 - doubt));
-        self.step.set(doubt.powi(2).max(LEAST_STEP));
+        let step = doubt.powi(2).max(LEAST_STEP);
+        // Not a number where none says what is in flight, and then others have none.
+        let own_share = (1.0 - self.others.get() / in_flight).max(LEAST_SHARE);
+        self.step.set(step);
+        self.steps.set(own_share.powf(SHARE_POWER) / step);
         self.idle.set(self.others.get() * seen.known / seen.count.max(1.0));
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count
@@ -250,8 +262,7 @@ impl Reports {
         let age = (units as f32 * UNIT_SECONDS + self.way.get()) * self.rate.get();
         let more = more * (square + self.believed.get()) / ((square + self.chance.get()) * aged(age));
         // Who seems best by next to nothing would get all calls.
-        let step = self.step.get();
-        step * round(more / step)
+        self.step.get() * round(more * self.steps.get())
     }
 }
 

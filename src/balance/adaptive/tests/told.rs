@@ -84,12 +84,29 @@ fn alike() -> Bench {
 #[test]
 fn who_says_that_it_is_less_busy_gets_calls_until_it_is_as_busy() {
     let mut bench = reporting(8);
+    // Nearly all calls are this channel's.
+    let mut held: Vec<_> = (0..80).map(|_| bench.start()).collect();
+    bench.all_say(11.0);
+    bench.now += 6 * MS;
+    bench.pick();
+    bench.all_say(14.0);
+    bench.says(5, 11.0, 10);
+    held.extend((0..3).map(|_| bench.start()));
+    assert!(held[80..].iter().all(|(at, _)| *at == 5), "they are counted in what it has");
+    held.extend((0..7).map(|_| bench.start()));
+    assert_eq!(held.iter().filter(|(at, _)| *at == 5).count(), 13, "then the others get one each");
+}
+
+/// All clients see it, and all together are to make up for it.
+#[test]
+fn the_less_there_is_of_this_channel_the_fewer_calls_it_sends_where_there_is_less() {
+    let mut bench = reporting(8);
     bench.says(5, 1.0, 10);
     let held: Vec<_> = (0..3).map(|_| bench.start()).collect();
-    assert!(held.iter().all(|(at, _)| *at == 5), "they are counted in what it has");
+    assert_eq!(held.iter().filter(|(at, _)| *at == 5).count(), 2, "and not three");
+    drop(held);
     let shares = bench.shares(7_000);
-    assert!(shares.iter().enumerate().all(|(at, share)| at == 5 || (800..1_200).contains(share)), "{shares:?}");
-    assert_eq!(shares[5], 0);
+    assert_eq!(shares[5], 7_000, "{shares:?}");
 }
 
 /// Work that is sent evenly stays even there, and who has more has it for a moment.
@@ -254,8 +271,8 @@ fn that_more_waits_at_a_server_does_not_make_it_slow() {
     (0..10).for_each(|at| bench.says(at, 4.0, 10));
     bench.pick();
     bench.says(2, 16.0, 34);
-    // Then nine others have as many as that one, and from then on all get the same.
-    let to_the_busy = bench.share_of_open(9 * 12 + 40, 2);
+    // Then nine others have as many as this channel is to give them, and from then on all get the same.
+    let to_the_busy = bench.share_of_open(9 * 5 + 40, 2);
     assert!((2..=5).contains(&to_the_busy), "{to_the_busy}");
 }
 
