@@ -163,7 +163,7 @@ fn the_registry_is_removed_and_put_back_and_no_call_fails() {
     sleep(4 * SECOND);
     let report = client.report();
     nothing_failed(&report, 15_900);
-    // All came back.
+    // All came back; how many each gets is the policy's affair.
     assert!((0..3).all(|n| report.served_by(&format!("s{n}")) > 500), "{}", report.json);
 }
 

@@ -187,11 +187,11 @@ impl Fleet {
 
     /// How many times busier than it is one counts with this channel's calls.
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
-        self.slow(at, micros) / self.share(at, micros)
+        self.slowness(at, micros) / self.share(at, micros)
     }
 
     /// The part of that for how slow it is by what calls took, and by its own word, and for failing more than others.
-    fn slow(&self, at: usize, micros: u64) -> f32 {
+    fn slowness(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - self.slow.get());
         let slow = if above > 0.0 { (POWER * above).exp() } else { 1.0 };
@@ -222,11 +222,17 @@ impl Fleet {
 
     /// How many times busier one counts with its first call, by a call's random number. Where all are idle the lowest score
     /// takes every call, and who is new would get none; so it counts as any other for its share of them.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn first(&self, at: usize, factor: f32, micros: u64, random: u64) -> f32 {
+        if factor > 1.0 { self.first_of_slow(at, factor, micros, random) } else { factor }
+    }
+
+    /// The same of one that is slow, or new.
+    #[inline(never)]
+    fn first_of_slow(&self, at: usize, factor: f32, micros: u64, random: u64) -> f32 {
         let share = if self.loads[at].in_flight() == 0 { self.share(at, micros) } else { 1.0 };
         let chance = fraction(mix(random ^ (at as u64 + 1) << 32));
-        if share < 1.0 && chance < share { self.slow(at, micros) } else { factor }
+        if share < 1.0 && chance < share { self.slowness(at, micros) } else { factor }
     }
 
     /// What share of its calls one fails that others do not, up to that which sets it aside. Who is on trial gets its call.
@@ -264,7 +270,7 @@ impl Fleet {
     #[inline(always)]
     pub(super) fn look_at_drawn(&self, at: usize, outlook: &Outlook, random: u64) -> (Look, f32) {
         let (look, factor) = (self.look(at, outlook), self.factor(at, outlook.micros));
-        let call = if factor > 1.0 { self.first(at, factor, outlook.micros, random) } else { factor };
+        let call = self.first(at, factor, outlook.micros, random);
         let call = if self.weights.are_even() { call } else { call / self.weights.lightness(at) };
         let score = look.score(call, factor);
         (look, score)

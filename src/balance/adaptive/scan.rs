@@ -60,7 +60,7 @@ impl Scan {
             return self.score(scores, outlook, all, |_, factor| factor);
         }
         self.score(scores, outlook, all, |at, factor| {
-            let call = if factor > 1.0 { self.fleet.first(at, factor, outlook.micros, random) } else { factor };
+            let call = self.fleet.first(at, factor, outlook.micros, random);
             if are_even {
                 return call;
             }

@@ -40,11 +40,15 @@ impl Bench {
         self.picker = self.balancer.rebuild(&self.nodes);
     }
 
+    /// A call's random number: not made of the last one's, as pickers make more of one likewise.
+    fn drawn(&self) -> u64 {
+        mix(self.random)
+    }
+
     fn pick_but(&mut self, tried: &[usize]) -> Option<usize> {
-        // Not of the last one, as pickers make more of one likewise.
         self.random = self.random.wrapping_add(1);
         let headers = HeaderMap::new();
-        let mut info = PickInfo::new("/s/m", &headers, self.now, mix(self.random));
+        let mut info = PickInfo::new("/s/m", &headers, self.now, self.drawn());
         info.tried = tried;
         match self.picker.pick(&info) {
             Pick::At(at) => Some(at),

@@ -53,9 +53,7 @@ fn one_that_comes_later_gets_its_share_where_all_are_idle() {
 #[test]
 fn none_begins_slowly_when_all_are_new() {
     let mut bench = Bench::new(nodes(2));
-    bench.pick();
-    bench.now += 60 * SECOND;
-    bench.pick();
+    bench.calls_for_a_minute();
     bench.nodes = nodes(6);
     bench.rebuild();
     let held: Vec<_> = (0..600).map(|_| bench.start()).collect();

@@ -1,9 +1,9 @@
 //! With what servers say of their load.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use proptest::prelude::*;
-
-use std::time::Duration;
 
 use super::{Bench, MS, SECOND};
 use crate::{
@@ -39,9 +39,9 @@ impl Bench {
 
     /// Whom it would ask, of a picker that may.
     pub(super) fn asks(&mut self) -> Option<Probes> {
-        self.random = mix(self.random);
+        self.random = self.random.wrapping_add(1);
         let headers = HeaderMap::new();
-        match self.picker.pick(&PickInfo::new("/s/m", &headers, self.now, self.random)) {
+        match self.picker.pick(&PickInfo::new("/s/m", &headers, self.now, self.drawn())) {
             Pick::Probe(probes) => Some(probes),
             _ => None,
         }
@@ -49,7 +49,7 @@ impl Bench {
 
     pub(super) fn pick_of(&mut self, probed: Probed<'_>) -> usize {
         let headers = HeaderMap::new();
-        let mut info = PickInfo::new("/s/m", &headers, self.now, self.random);
+        let mut info = PickInfo::new("/s/m", &headers, self.now, self.drawn());
         info.probed = Some(probed);
         let Pick::At(at) = self.picker.pick(&info) else { panic!("who was told chooses") };
         at
