@@ -145,8 +145,8 @@ impl LoadCell {
     }
 
     /// How long the server takes to answer in general: e to the moving average of the logarithms of what
-    /// calls waited for the head of their response, three tenths of it the last one. None before the
-    /// first answer.
+    /// calls waited for the head of their response, three tenths of it the last one, less where more than one
+    /// other call was in flight there. None before the first answer.
     pub fn typical_latency(&self) -> Option<Duration> {
         self.recent.get().map(|mean| Duration::from_nanos(mean.exp() as u64))
     }
@@ -321,7 +321,8 @@ impl CallGuard {
         if let Some(took) = self.waited(now) {
             let micros = micros(now);
             self.cell.peak.observe(took, micros);
-            typical::observe(&self.cell.recent, &self.cell.lasting, took, micros);
+            let others = self.cell.in_flight().saturating_sub(1);
+            typical::observe(&self.cell.recent, &self.cell.lasting, took, others, micros);
             (self.at, self.waits) = (now, false);
         }
     }

@@ -21,6 +21,10 @@ pub(super) struct Recent {
 /// the server was for long, and will be again.
 const GAIN: f32 = 0.3;
 const LASTING_GAIN: f32 = 0.05;
+/// Answers that come while others are still waited for tell of the same time, and of much the same queue. With so many others
+/// in flight, one counts for half of all before, and the more there are the less, but not less than in the mean of many; unless
+/// it leads back to what the server was for long.
+const ALIKE: f32 = 0.5;
 /// After so long without an answer e⁻¹ is left of what sets the last few apart from the many,
 const FADE_SECONDS: f32 = 5.0;
 /// and of what sets the many apart from other servers'.
@@ -73,17 +77,25 @@ impl Recent {
     }
 }
 
-/// A call was answered after so long.
-pub(super) fn observe(recent: &Recent, lasting: &Mean, took: Duration, micros: u64) {
-    let took = logarithm(took);
-    recent.update(micros, |mean, count| (mean + (took - mean) * gain(count, GAIN), count + 1));
+/// A call was answered after so long, with so many others in flight.
+pub(super) fn observe(recent: &Recent, lasting: &Mean, took: Duration, others: u32, micros: u64) {
+    let (took, long) = (logarithm(took), lasting.get().0);
+    let apart = (ALIKE / (ALIKE + others as f32)).clamp(LASTING_GAIN, GAIN);
+    recent.update(micros, |mean, count| {
+        let part = match (took - mean) * (long - mean) > 0.0 {
+            _ if count < FEW => gain(count, GAIN),
+            true => GAIN,
+            false => apart,
+        };
+        (mean + (took - mean) * part, count + 1)
+    });
     lasting.add(took, LASTING_GAIN);
 }
 
 /// A call was not answered for so long, which says something if it is longer than answers take.
 pub(super) fn at_least(recent: &Recent, lasting: &Mean, took: Duration, micros: u64) {
     if recent.get().is_some_and(|mean| logarithm(took) > mean) {
-        observe(recent, lasting, took, micros);
+        observe(recent, lasting, took, 0, micros);
     }
 }
 
@@ -91,8 +103,8 @@ pub(super) fn at_least(recent: &Recent, lasting: &Mean, took: Duration, micros: 
 /// the first, too: who never answers in time is slow.
 pub(super) fn late(recent: &Recent, lasting: &Mean, waited: Duration, micros: u64) {
     if recent.get().is_none_or(|mean| logarithm(waited) > mean) {
-        observe(recent, lasting, waited, micros);
-        observe(recent, lasting, waited, micros);
+        observe(recent, lasting, waited, 0, micros);
+        observe(recent, lasting, waited, 0, micros);
     }
 }
 
@@ -113,7 +125,11 @@ mod tests {
 
     impl Both {
         fn observe(&self, millis: u64) {
-            observe(&self.0, &self.1, Duration::from_millis(millis), SECOND);
+            self.observe_among(0, millis);
+        }
+
+        fn observe_among(&self, others: u32, millis: u64) {
+            observe(&self.0, &self.1, Duration::from_millis(millis), others, SECOND);
         }
 
         fn fade(&self, others: f32, micros: u64) {
@@ -139,6 +155,26 @@ mod tests {
         }
         both.observe(2_000);
         assert!(near(both.millis(), 20.0 * 100.0_f32.powf(0.3)), "a hundred times is less than four");
+    }
+
+    #[test]
+    fn of_many_at_once_each_counts_less_unless_it_leads_back() {
+        let after = |others, millis| {
+            let both = Both::default();
+            (0..100).for_each(|_| both.observe(10));
+            both.observe_among(others, millis);
+            both.millis()
+        };
+        for (others, part) in [(0, 0.3), (1, 0.3), (2, 0.2), (4, 1.0 / 9.0), (1_000, 0.05)] {
+            let is = after(others, 1_000);
+            assert!(near(is, 10.0 * 100.0_f32.powf(part)), "{is} with {others} others");
+        }
+        let both = Both::default();
+        (0..100).for_each(|_| both.observe(10));
+        (0..3).for_each(|_| both.observe(1_000));
+        let slow = both.millis();
+        both.observe_among(1_000, 10);
+        assert!(near(both.millis(), slow * (10.0 / slow).powf(0.3)), "{} of {slow}", both.millis());
     }
 
     #[test]
