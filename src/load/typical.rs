@@ -21,9 +21,9 @@ pub(super) struct Recent {
 /// the server was for long, and will be again.
 const GAIN: f32 = 0.3;
 const LASTING_GAIN: f32 = 0.05;
-/// Answers that come while others are still waited for tell of the same time, and of much the same queue. With so many others
-/// in flight, one counts for half of all before, and the more there are the less, but not less than in the mean of many; unless
-/// it leads back to what the server was for long.
+/// With `n` others in flight an answer counts for such a part, `ALIKE / (ALIKE + n)`, if that is less than [`GAIN`], and no less
+/// than in the mean of many; unless it leads back to what the server was for long. Where more are answered in the time that one
+/// takes, more of them tell what is typical, and less of it is chance.
 const ALIKE: f32 = 0.5;
 /// After so long without an answer e⁻¹ is left of what sets the last few apart from the many,
 const FADE_SECONDS: f32 = 5.0;
@@ -82,11 +82,8 @@ pub(super) fn observe(recent: &Recent, lasting: &Mean, took: Duration, others: u
     let (took, long) = (logarithm(took), lasting.get().0);
     let apart = (ALIKE / (ALIKE + others as f32)).clamp(LASTING_GAIN, GAIN);
     recent.update(micros, |mean, count| {
-        let part = match (took - mean) * (long - mean) > 0.0 {
-            _ if count < FEW => gain(count, GAIN),
-            true => GAIN,
-            false => apart,
-        };
+        let leads_back = (took - mean) * (long - mean) > 0.0;
+        let part = if count < FEW || leads_back { gain(count, GAIN) } else { apart };
         (mean + (took - mean) * part, count + 1)
     });
     lasting.add(took, LASTING_GAIN);
