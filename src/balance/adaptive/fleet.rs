@@ -28,7 +28,7 @@ pub(super) fn slow_from(median: f32) -> f32 {
 }
 
 /// One that is slow counts as so many times busier as it is slower, to this power: two would believe too much of chance,
-/// where some calls take far longer than others.
+/// where some calls take far longer than others. Where all calls are this channel's, to the power of 1.
 const POWER: f32 = 1.2;
 
 /// How long one that is new has less than its share, and what it has at first.
@@ -194,7 +194,7 @@ impl Fleet {
     fn slowness(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - self.slow.get());
-        let slow = if above > 0.0 { (POWER * above).exp() } else { 1.0 };
+        let slow = if above > 0.0 { (self.reports.power(POWER) * above).exp() } else { 1.0 };
         let slow = if self.reports.tell_latency() {
             slow * self.reports.slower(load, self.lightness[at].get(), micros)
         } else {

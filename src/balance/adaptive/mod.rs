@@ -37,7 +37,8 @@ use super::{Balancer, Node, Picker};
 /// - It is slow as far as its [typical latency](crate::load::LoadCell::typical_latency) is above 1.3 times the
 ///   median of all and 0.25 ms; that counts to the power of 1.2. Not being asked makes it more like the others, with a time
 ///   constant of 5 s, so that it is tried again. The same holds for what a server reports of its latency, as far as that
-///   is not because more waits there, and squared. Both count for this channel's calls alone, as all clients see it at once.
+///   is not because more waits there, and squared. Both count for this channel's calls alone, as all clients see it at once;
+///   and to the power of 1 where all calls are this channel's, as then who is slow shows in what waits, too.
 /// - One that is faster or slower than the median by all that it reported of its latency counts as if it weighed as many
 ///   times more or less, as far as that is more than chance, and than what its weight says already.
 /// - Where calls are few, so that less than half of the servers were heard of within three tenths of the time that a

@@ -14,6 +14,9 @@ use crate::{
     load::{LoadCell, UNIT_SECONDS, unit},
 };
 
+/// One that is slow by its own word counts as so many times busier as it is slower, to this power; where all calls are this
+/// channel's, to the power of 1.
+const POWER: f32 = 2.0;
 /// After so many typical latencies the same holds for how fast it is.
 const SPEED_LASTS: f32 = 20.0;
 /// What a server says of its requests in flight holds for no longer than so many times as all that it has take to be done.
@@ -74,6 +77,8 @@ pub(super) struct Reports {
     /// other everywhere, work that is sent evenly stays even, and such a difference is one of the moment.
     chance: Number,
     believed: Number,
+    /// What part of the requests in flight is this channel's; 0 where nobody says what others have.
+    own_share: Number,
     /// In steps of so many requests others have more at one than at another; and how many steps a request is.
     step: Number,
     steps: Number,
@@ -84,23 +89,23 @@ pub(super) struct Reports {
 
 impl Default for Reports {
     fn default() -> Self {
-        let [others, rate, in_flight, waits, latency, typical, way, probes, chance, believed, step, steps, idle] =
-            [f32::NAN, 100.0, 0.0, 0.0, f32::INFINITY, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0].map(Number::new);
+        let zero = Number::default;
         Self {
-            others,
-            rate,
-            in_flight,
-            waits,
-            latency,
-            typical,
-            way,
+            others: Number::new(f32::NAN),
+            rate: Number::new(100.0),
+            in_flight: zero(),
+            waits: zero(),
+            latency: Number::new(f32::INFINITY),
+            typical: Number::new(0.01),
+            way: zero(),
             oldest: AtomicU32::new(0),
-            probes,
-            chance,
-            believed,
-            step,
-            steps,
-            idle,
+            probes: zero(),
+            chance: zero(),
+            believed: zero(),
+            own_share: zero(),
+            step: zero(),
+            steps: zero(),
+            idle: zero(),
         }
     }
 }
@@ -201,6 +206,7 @@ impl Reports {
         let step = doubt.powi(2).max(LEAST_STEP);
         // Not a number where none says what is in flight, and then others have none.
         let own_share = (1.0 - self.others.get() / in_flight).max(LEAST_SHARE);
+        self.own_share.set(own_share);
         self.step.set(step);
         self.steps.set(own_share.powf(SHARE_POWER) / step);
         self.idle.set(self.others.get() * seen.known / seen.count.max(1.0));
@@ -211,6 +217,13 @@ impl Reports {
             && self.typical.get() <= there * FAR;
         let probes = if wanted { 1.0 - seen.refusing / seen.count } else { 0.0 };
         self.probes.set(probes);
+    }
+
+    /// To what power slowness counts, instead of this one: more than 1 makes up for the calls of others, for which it does
+    /// not count; where there are none, who is slow shows in what waits there as well, and more would believe too much of
+    /// chance.
+    pub(super) fn power(&self, among_others: f32) -> f32 {
+        1.0 + (among_others - 1.0) * (1.0 - self.own_share.get())
     }
 
     /// Whether any server says how long its answers take.
@@ -225,7 +238,8 @@ impl Reports {
         // What waits there counts already.
         let busier = self.busier(queued.in_flight * lightness);
         let times = queued.latency / slow / busier.max(1.0).powf(self.waits.get());
-        1.0 + (times.powi(2) - 1.0).max(0.0) * left(queued.age / self.typical.get() * (1.0 / SPEED_LASTS))
+        1.0 + (times.powf(self.power(POWER)) - 1.0).max(0.0)
+            * left(queued.age / self.typical.get() * (1.0 / SPEED_LASTS))
     }
 
     pub(super) fn outlook(&self, micros: u64) -> Outlook {

@@ -254,6 +254,23 @@ fn who_says_that_it_is_slow_gets_less() {
     assert!(to_the_slow <= 4, "{to_the_slow}");
 }
 
+/// Who has all calls sees in what waits who is slow; of many clients each has too few calls for that.
+#[test]
+fn slowness_counts_for_more_where_the_calls_are_others() {
+    for (others, share) in [(0.0, 4..=6), (40.0, 0..=2)] {
+        let mut bench = reporting(10);
+        let _held: Vec<_> = bench.nodes.iter().map(|node| node.load().start(bench.now)).collect();
+        for _ in 0..2 {
+            bench.now += 6 * MS;
+            bench.all_say(1.0 + others);
+            bench.says(2, 1.0 + others, 53);
+            bench.pick();
+        }
+        let to_the_slow = bench.share_of_open(9 * 20, 2);
+        assert!(share.contains(&to_the_slow), "beside {others} of others: {to_the_slow}");
+    }
+}
+
 /// A queue is counted once: as requests in flight, and not as slowness too, which would have all clients leave at once.
 #[test]
 fn that_more_waits_at_a_server_does_not_make_it_slow() {
