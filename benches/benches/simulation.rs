@@ -9,6 +9,7 @@
 
 use std::{
     env,
+    io::{ErrorKind, Write, stdout},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -45,7 +46,13 @@ fn run(args: &[String]) -> Result<(), String> {
         // What is wrong with any of them is said before the first of them runs.
         let scenarios = files.iter().map(|file| read(&find(file))).collect::<Result<Vec<_>, _>>()?;
         for scenario in scenarios {
-            Report::of(&scenario)?.rows().iter().for_each(|row| println!("{row}"));
+            for row in Report::of(&scenario)?.rows() {
+                match writeln!(stdout(), "{row}") {
+                    // Whoever reads them has seen enough.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                    written => written.map_err(|error| error.to_string())?,
+                }
+            }
         }
         return Ok(());
     }

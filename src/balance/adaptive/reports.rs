@@ -45,6 +45,8 @@ const LEAST_STEP: f32 = 0.001;
 const SHARE_POWER: f32 = 1.0 / 6.0;
 /// The least share that counts.
 const LEAST_SHARE: f32 = 0.01;
+/// What one look counts for in the mean of what this channel has in flight.
+const OWN_GAIN: f32 = 0.1;
 /// What was said within so many seconds was not looked at before.
 const NEW: f32 = REFRESH_MICROS as f32 * 1e-6;
 
@@ -77,7 +79,9 @@ pub(super) struct Reports {
     /// other everywhere, work that is sent evenly stays even, and such a difference is one of the moment.
     chance: Number,
     believed: Number,
-    /// What part of the requests in flight is this channel's; 0 where nobody says what others have.
+    /// This channel's requests in flight at each, a mean over some looks; negative before.
+    own: Number,
+    /// What part that is of all that are in flight; 0 where nobody says what others have.
     own_share: Number,
     /// In steps of so many requests others have more at one than at another; and how many steps a request is.
     step: Number,
@@ -102,6 +106,7 @@ impl Default for Reports {
             probes: zero(),
             chance: zero(),
             believed: zero(),
+            own: Number::new(-1.0),
             own_share: zero(),
             step: zero(),
             steps: zero(),
@@ -120,6 +125,7 @@ pub(super) struct Seen {
     others: Sample,
     latency: Sample,
     speeds: Sample,
+    own: f32,
     recent: f32,
     known: f32,
     answering: f32,
@@ -145,6 +151,7 @@ impl Reports {
     ) {
         let one = |is: bool| if is { 1.0 } else { 0.0 };
         seen.count += 1.0;
+        seen.own += load.in_flight() as f32 * lightness;
         seen.answering += one(load.answers_probes() == Some(true));
         seen.refusing += one(load.answers_probes() == Some(false));
         let Some(queued) = load.queued(micros) else { return };
@@ -204,8 +211,10 @@ impl Reports {
         self.chance.set(chance);
         self.believed.set(chance * (1.0 - doubt));
         let step = doubt.powi(2).max(LEAST_STEP);
+        // Now, and not when servers said what they have: what says so is an answer to a call of this channel.
+        self.own.average(-1.0, seen.own / seen.count.max(1.0), OWN_GAIN);
         // Not a number where none says what is in flight, and then others have none.
-        let own_share = (1.0 - self.others.get() / in_flight).max(LEAST_SHARE);
+        let own_share = (1.0 - self.others.get() / (self.own.get() + self.others.get())).max(LEAST_SHARE);
         self.own_share.set(own_share);
         self.step.set(step);
         self.steps.set(own_share.powf(SHARE_POWER) / step);
