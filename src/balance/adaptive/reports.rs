@@ -39,9 +39,9 @@ const DEVIATIONS: f32 = 2.0;
 /// The more that is doubted, the larger the steps in which others have more, up to a whole request: who seems best by next to
 /// nothing would else get all calls. The least of these steps.
 const LEAST_STEP: f32 = 0.001;
-/// All clients see what others have more at one, and each makes up for it, where all together are to do so once. So it counts
-/// for less the smaller the share of this channel of what is in flight, to this power: not in proportion, as a call goes there
-/// or not.
+/// All clients that have calls at one hear what others have more there, and each makes up for it, where all together are to do so
+/// once. So it counts for less the smaller the share of this channel of what was in flight when servers said so, to this power:
+/// not in proportion, as a call goes there or not.
 const SHARE_POWER: f32 = 1.0 / 6.0;
 /// The least share that counts.
 const LEAST_SHARE: f32 = 0.01;
@@ -211,13 +211,14 @@ impl Reports {
         self.chance.set(chance);
         self.believed.set(chance * (1.0 - doubt));
         let step = doubt.powi(2).max(LEAST_STEP);
-        // Now, and not when servers said what they have: what says so is an answer to a call of this channel.
         self.own.average(-1.0, seen.own / seen.count.max(1.0), OWN_GAIN);
         // Not a number where none says what is in flight, and then others have none.
-        let own_share = (1.0 - self.others.get() / (self.own.get() + self.others.get())).max(LEAST_SHARE);
-        self.own_share.set(own_share);
+        let share_of = |all: f32| (1.0 - self.others.get() / all).max(LEAST_SHARE);
+        // Not by what was reported: what brings a report is an answer to a call of this channel.
+        self.own_share.set(share_of(self.own.get() + self.others.get()));
         self.step.set(step);
-        self.steps.set(own_share.powf(SHARE_POWER) / step);
+        // By what was reported: who heard of it has had a call there.
+        self.steps.set(share_of(in_flight).powf(SHARE_POWER) / step);
         self.idle.set(self.others.get() * seen.known / seen.count.max(1.0));
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count
