@@ -81,7 +81,7 @@ pub(super) struct Reports {
     believed: Number,
     /// This channel's requests in flight at each, a mean over some looks; negative before.
     own: Number,
-    /// What part that is of all that are in flight; 0 where nobody says what others have.
+    /// What part that is of all that are in flight, [a hundredth](LEAST_SHARE) at least, as where nobody says what others have.
     own_share: Number,
     /// In steps of so many requests others have more at one than at another; and how many steps a request is.
     step: Number,
@@ -212,9 +212,9 @@ impl Reports {
         self.believed.set(chance * (1.0 - doubt));
         let step = doubt.powi(2).max(LEAST_STEP);
         self.own.average(-1.0, seen.own / seen.count.max(1.0), OWN_GAIN);
-        // Not a number where none says what is in flight, and then others have none.
+        // Not a number where none says what is in flight, and then it is the least.
         let share_of = |all: f32| (1.0 - self.others.get() / all).max(LEAST_SHARE);
-        // Not by what was reported: what brings a report is an answer to a call of this channel.
+        // By what is there now, as what brings a report is an answer to a call of this channel.
         self.own_share.set(share_of(self.own.get() + self.others.get()));
         self.step.set(step);
         // By what was reported: who heard of it has had a call there.
