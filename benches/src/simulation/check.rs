@@ -80,6 +80,12 @@ const OFF: f64 = 0.02;
 /// A scenario in which everything happens at once, in little time.
 const EVERYTHING: &str = include_str!("../../scenarios/everything.toml");
 
+/// One of two servers comes, goes, and comes again.
+const JOINS_TWICE: &str = "
+    utilisation = 0.3\nwarmup_s = 0\nmeasure_s = 80\npolicies = ['round_robin']\n[[servers]]\ncount = 2\n
+    [[events]]\nat_s = 20\nfor_s = 20\nservers = [1]\nkind = 'join'\n
+    [[events]]\nat_s = 60\nservers = [1]\nkind = 'join'";
+
 /// Checks the model; prints a line for each check.
 ///
 /// # Errors
@@ -112,6 +118,10 @@ pub fn check() -> Result<(), String> {
     }
     if twice[0] != twice[1] {
         wrong.push("the same seeds, the same figures");
+    }
+    let shares = Report::of(&parse(JOINS_TWICE, "joins")?)?.policies[0].1.share_by_server();
+    if (shares[1] - 0.25).abs() > 0.02 {
+        wrong.push("one of two that is there half of the time gets half of its share");
     }
     if wrong.is_empty() { Ok(()) } else { Err(format!("wrong: {}", wrong.join("; "))) }
 }

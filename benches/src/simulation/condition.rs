@@ -48,19 +48,24 @@ struct Change {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Begin,
-    /// A cold server has come so far from its first speed to its own.
+    /// One that starts cold has come so far from its first speed to its own.
     Warmer(f64),
     End,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Active {
+    event: usize,
+    /// So far has one that starts cold come from its first speed to its own.
+    warm: f64,
+}
+
 #[derive(Debug)]
 struct State {
-    active: Vec<usize>,
+    active: Vec<Active>,
     burst: bool,
-    /// Without what events and bursts do to it.
-    speed: f64,
-    /// Whether it joins later.
-    awaited: bool,
+    /// Whether it is there only once it has joined.
+    joins: bool,
     rng: Rng,
 }
 
@@ -84,8 +89,7 @@ impl Conditions {
         let state = |server: usize| State {
             active: Vec::new(),
             burst: false,
-            speed: groups[server].speed,
-            awaited: false,
+            joins: false,
             rng: Rng::new(seed, 1_000 + server as u64),
         };
         let states = (0..groups.len()).map(state).collect();
@@ -93,11 +97,11 @@ impl Conditions {
         for (at, event) in scenario.events.iter().enumerate() {
             let (begin, end) = (seconds(event.at_s), event.for_s.map_or(NEVER, |length| seconds(event.at_s + length)));
             for &server in &event.servers {
-                all.states[server].awaited |= event.kind == EventKind::Join;
+                all.states[server].joins |= event.kind == EventKind::Join;
                 all.change(queue, begin, server, at, Step::Begin);
                 all.change(queue, end, server, at, Step::End);
                 if let Some(ramp) = event.ramp_s {
-                    for step in 0..=STEPS {
+                    for step in 1..=STEPS {
                         let share = f64::from(step) / f64::from(STEPS);
                         all.change(queue, begin + seconds(ramp * share), server, at, Step::Warmer(share));
                     }
@@ -123,17 +127,11 @@ impl Conditions {
     /// A change of the queue comes about; at which server.
     pub fn apply(&mut self, change: usize) -> usize {
         let Change { server, event, step } = self.changes[change];
-        let state = &mut self.states[server];
-        let joins = self.scenario.events[event].kind == EventKind::Join;
+        let active = &mut self.states[server].active;
         match step {
-            Step::Warmer(share) => {
-                let (from, own) = (self.scenario.events[event].speed_from, self.groups[server].speed);
-                state.speed = from.map_or(own, |from| from + (own - from) * share);
-            }
-            Step::Begin if joins => state.awaited = false,
-            Step::End if joins => state.awaited = true,
-            Step::Begin => state.active.push(event),
-            Step::End => state.active.retain(|active| *active != event),
+            Step::Begin => active.push(Active { event, warm: 0.0 }),
+            Step::Warmer(warm) => active.iter_mut().filter(|one| one.event == event).for_each(|one| one.warm = warm),
+            Step::End => active.retain(|one| one.event != event),
         }
         server
     }
@@ -149,19 +147,20 @@ impl Conditions {
     #[must_use]
     pub fn of(&self, server: usize) -> Condition {
         let (group, state) = (&self.groups[server], &self.states[server]);
+        let active = || state.active.iter().map(|one| (&self.scenario.events[one.event], one.warm));
         let own = (group.fail_share > 0.0).then_some((group.fail_share, group.fail_code));
         let mut now = Condition {
-            speed: state.speed,
+            speed: group.speed,
             stalled: false,
             down: false,
-            listed: !state.awaited,
+            listed: !state.joins || active().any(|(event, _)| event.kind == EventKind::Join),
             delay: 0,
             fails: own.into_iter().collect(),
         };
         if let (true, Some(antagonist)) = (state.burst, &self.scenario.antagonist) {
             now.speed *= antagonist.speed;
         }
-        for event in state.active.iter().map(|active| &self.scenario.events[*active]) {
+        for (event, warm) in active() {
             match event.kind {
                 EventKind::Stall => now.stalled = true,
                 EventKind::Speed => now.speed *= event.factor.unwrap_or(1.0),
@@ -170,7 +169,10 @@ impl Conditions {
                 }
                 EventKind::Crash => now.down = true,
                 EventKind::Leave => now.listed = false,
-                EventKind::Join => {}
+                EventKind::Join => {
+                    let from = event.speed_from.map_or(1.0, |from| from / group.speed);
+                    now.speed *= from + (1.0 - from) * warm;
+                }
                 EventKind::Delay => now.delay += seconds(event.ms.unwrap_or(0.0) / 1e3),
             }
         }

@@ -89,10 +89,10 @@ impl Tally {
         self.attempts as f64 / self.calls as f64
     }
 
-    /// Each server's share of the attempts.
+    /// Each server's share of the attempts; of none, none.
     #[must_use]
     pub fn share_by_server(&self) -> Vec<f64> {
-        let all = self.sent.iter().sum::<u64>() as f64;
+        let all = self.sent.iter().sum::<u64>().max(1) as f64;
         self.sent.iter().map(|sent| *sent as f64 / all).collect()
     }
 }

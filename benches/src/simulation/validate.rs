@@ -1,6 +1,6 @@
 //! Whether a scenario makes sense, and what is wrong if not.
 
-use std::{fs, path::Path};
+use std::{collections::HashSet, fs, path::Path};
 
 use callsign::balance::Policy;
 
@@ -122,7 +122,6 @@ impl Scenario {
         for (at, event) in self.events.iter().enumerate() {
             event.check(servers).map_err(|error| format!("events[{at}]: {error}"))?;
         }
-        self.check_joins()?;
         if let Some(antagonist) = &self.antagonist {
             for (key, value) in [("antagonist.burst_s", antagonist.burst_s), ("antagonist.gap_s", antagonist.gap_s)] {
                 number(key, value, "a number from 0.001 to 1000000", |value| (0.001..=LONGEST).contains(&value))?;
@@ -149,16 +148,6 @@ impl Scenario {
             return Err(format!("{servers} servers and {} clients are too many together", self.clients));
         }
         Ok(servers)
-    }
-
-    fn check_joins(&self) -> Result<(), String> {
-        let joins = self.events.iter().filter(|event| event.kind == EventKind::Join);
-        let mut joining: Vec<_> = joins.flat_map(|event| &event.servers).collect();
-        joining.sort_unstable();
-        match joining.windows(2).find(|two| two[0] == two[1]) {
-            Some(two) => Err(format!("events: server {} joins once only", two[0])),
-            None => Ok(()),
-        }
     }
 }
 
@@ -191,6 +180,10 @@ impl Event {
         }
         if let Some(at) = self.servers.iter().find(|at| **at >= servers) {
             return Err(format!("servers are numbers from 0 to {}, not {at}", servers - 1));
+        }
+        let mut named = HashSet::new();
+        if let Some(at) = self.servers.iter().find(|at| !named.insert(**at)) {
+            return Err(format!("servers names {at} twice"));
         }
         let cold = self.kind == Join && (self.speed_from.is_some() || self.ramp_s.is_some());
         let keys = [
