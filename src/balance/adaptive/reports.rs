@@ -43,6 +43,9 @@ const LEAST_STEP: f32 = 0.001;
 /// once. So it counts for less the smaller the share of this channel of what was in flight when servers said so, to this power:
 /// not in proportion, as a call goes there or not.
 const SHARE_POWER: f32 = 1.0 / 6.0;
+/// To so much more where all of what was said is gone by the time that a call comes there: none sees what the others make up for
+/// before its own calls are on the way.
+const WAY_POWER: f32 = 1.0 / 3.0;
 /// The least share that counts.
 const LEAST_SHARE: f32 = 0.01;
 /// What one look counts for in the mean of what this channel has in flight.
@@ -204,7 +207,8 @@ impl Reports {
         let rate = (in_flight.max(1.0) / past.holds.times()).max(1.0 / LONGEST) / there;
         self.rate.set(rate);
         let way = (self.typical.get() - there).max(0.0);
-        let way = if left(way * rate) < LITTLE { f32::INFINITY } else { way };
+        let remains = left(way * rate);
+        let way = if remains < LITTLE { f32::INFINITY } else { way };
         self.way.set(way);
         self.oldest.store(((OLDEST / rate - way) / UNIT_SECONDS) as u32, Relaxed);
         let (chance, doubt) = (DEVIATIONS.powi(2) * (self.others.get() + 1.0), EVEN / (EVEN + past.differ()));
@@ -218,7 +222,8 @@ impl Reports {
         self.own_share.set(share_of(self.own.get() + self.others.get()));
         self.step.set(step);
         // By what was reported: who heard of it has had a call there.
-        self.steps.set(share_of(in_flight).powf(SHARE_POWER) / step);
+        let power = SHARE_POWER + WAY_POWER * (1.0 - remains);
+        self.steps.set(share_of(in_flight).powf(power) / step);
         self.idle.set(self.others.get() * seen.known / seen.count.max(1.0));
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count

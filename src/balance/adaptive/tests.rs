@@ -14,6 +14,7 @@ use crate::{
 mod asked;
 mod late;
 mod new;
+mod old;
 mod speeds;
 mod told;
 

@@ -138,40 +138,6 @@ fn where_all_calls_take_as_long_less_than_a_request_makes_no_difference() {
 }
 
 #[test]
-fn what_was_said_long_ago_says_no_more_of_one_than_of_all() {
-    for (in_flight, share) in [(1.0, 1_000), (30.0, 0)] {
-        let mut bench = reporting(8);
-        bench.says(5, in_flight, 10);
-        assert_eq!(bench.shares(1_000)[5], share);
-        // Not so long that anybody is asked.
-        (0..8).filter(|at| *at != 5).for_each(|at| bench.nodes[at].load().refuse_probes());
-        bench.now += SECOND;
-        bench.pick();
-        bench.now += 6 * MS;
-        let shares = bench.shares(8_000);
-        assert!(shares.iter().all(|share| (800..1_200).contains(share)), "{shares:?}");
-    }
-}
-
-/// Else all that are as far from a server would go to the same, for what says next to nothing.
-#[test]
-fn what_is_old_when_a_call_comes_there_sets_nobody_apart() {
-    let mut bench = reporting(8);
-    // A server has another call after 2.5 ms, and the way takes 20.
-    (0..12).for_each(|_| bench.answer_all(30 * MS));
-    for _ in 0..3 {
-        bench.now += 6 * MS;
-        bench.all_say(4.0);
-        bench.pick();
-    }
-    for in_flight in [2.0, 40.0] {
-        bench.says(5, in_flight, 10);
-        let shares = bench.shares(8_000);
-        assert!(shares.iter().all(|share| (800..1_200).contains(share)), "{shares:?}");
-    }
-}
-
-#[test]
 fn one_that_lies_gets_no_more_than_it_is_seen_to_do() {
     let mut bench = reporting(10);
     // Idle, says one, and it is the quickest.
