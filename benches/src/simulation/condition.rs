@@ -53,6 +53,7 @@ enum Step {
     End,
 }
 
+/// An event that has begun at a server and not ended.
 #[derive(Debug, Clone, Copy)]
 struct Active {
     event: usize,

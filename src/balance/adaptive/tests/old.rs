@@ -1,6 +1,20 @@
 //! What servers said is old, or will be when a call comes there.
 
-use super::{MS, SECOND, told::reporting};
+use std::time::Duration;
+
+use super::{Bench, MS, SECOND, told::reporting};
+
+/// Servers have so many calls in flight, and answer each within 10 ms, which takes so long with the way there and back.
+fn from_afar(takes: Duration, in_flight: f64) -> Bench {
+    let mut bench = reporting(8);
+    (0..20).for_each(|_| bench.answer_all(takes));
+    for _ in 0..3 {
+        bench.now += 6 * MS;
+        bench.all_say(in_flight);
+        bench.pick();
+    }
+    bench
+}
 
 #[test]
 fn what_was_said_long_ago_says_no_more_of_one_than_of_all() {
@@ -22,13 +36,7 @@ fn what_was_said_long_ago_says_no_more_of_one_than_of_all() {
 #[test]
 fn the_longer_the_way_the_fewer_calls_it_sends_where_there_is_less() {
     let to_the_idle = |takes| {
-        let mut bench = reporting(8);
-        (0..20).for_each(|_| bench.answer_all(takes));
-        for _ in 0..3 {
-            bench.now += 6 * MS;
-            bench.all_say(40.0);
-            bench.pick();
-        }
+        let mut bench = from_afar(takes, 40.0);
         bench.says(5, 10.0, 10);
         bench.share_of_open(24, 5)
     };
@@ -41,14 +49,8 @@ fn the_longer_the_way_the_fewer_calls_it_sends_where_there_is_less() {
 /// Else all that are as far from a server would go to the same, for what says next to nothing.
 #[test]
 fn what_is_old_when_a_call_comes_there_sets_nobody_apart() {
-    let mut bench = reporting(8);
     // A server has another call after 2.5 ms, and the way takes 20.
-    (0..12).for_each(|_| bench.answer_all(30 * MS));
-    for _ in 0..3 {
-        bench.now += 6 * MS;
-        bench.all_say(4.0);
-        bench.pick();
-    }
+    let mut bench = from_afar(30 * MS, 4.0);
     for in_flight in [2.0, 40.0] {
         bench.says(5, in_flight, 10);
         let shares = bench.shares(8_000);
