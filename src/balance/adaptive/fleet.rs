@@ -176,6 +176,11 @@ impl Fleet {
         self.reports.saw(seen, pace, &self.past);
     }
 
+    /// The seconds that a call typically takes.
+    pub(super) fn typical(&self) -> f32 {
+        self.reports.typical()
+    }
+
     /// What holds for all looks of one pick.
     pub(super) fn outlook(&self, micros: u64) -> Outlook {
         self.reports.outlook(micros)
@@ -269,11 +274,23 @@ impl Fleet {
     /// One that was drawn as it weighs, and its score, for which a call does not count by its weight again.
     #[inline(always)]
     pub(super) fn look_at_drawn(&self, at: usize, outlook: &Outlook, random: u64) -> (Look, f32) {
-        let (look, factor) = (self.look(at, outlook), self.factor(at, outlook.micros));
+        let look = self.look(at, outlook);
+        let score = self.score_drawn(at, &look, outlook, random);
+        (look, score)
+    }
+
+    /// The score of one that was asked just now, likewise.
+    pub(super) fn score_asked(&self, at: usize, outlook: &Outlook, random: u64) -> f32 {
+        let others = self.reports.others_asked(outlook, &self.loads[at], self.lightness[at].get());
+        self.score_drawn(at, &Look { others, ..self.look(at, outlook) }, outlook, random)
+    }
+
+    #[inline(always)]
+    fn score_drawn(&self, at: usize, look: &Look, outlook: &Outlook, random: u64) -> f32 {
+        let factor = self.factor(at, outlook.micros);
         let call = self.first(at, factor, outlook.micros, random);
         let call = if self.weights.are_even() { call } else { call / self.weights.lightness(at) };
-        let score = look.score(call, factor);
-        (look, score)
+        look.score(call, factor)
     }
 
     /// How many times busier one counts that something speaks against, and whether it may be picked: a call at a time where

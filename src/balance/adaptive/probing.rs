@@ -15,8 +15,13 @@ const LONGEST: f32 = 0.003;
 const ROUND_TRIPS: f32 = 2.0;
 const SHARE: f32 = 0.5;
 /// It is not worth it where the worst of them takes less than so many times longer than the best as a call waits for
-/// them, as where no queues are.
+/// them, as where no queues are;
 const WORTH: f32 = 2.0;
+/// or for less where all are alike, so that nothing else tells one from the other: down to none, as that wait is less than such
+/// a share of the typical latency.
+const DEAR: f32 = 0.3;
+/// Where the mean square by which the logarithms of servers' typical latencies differ is this, they are half alike.
+const ALIKE: f32 = 0.01;
 /// For one of so many calls it is looked then what they said before, which tells whether it is worth it now,
 const STILL: u64 = 64;
 /// and for one of so many of these they are asked, which tells how long that takes now. One in a hundred would be seen
@@ -66,8 +71,9 @@ impl Past {
         self.differ.average(f32::INFINITY, found, GAIN);
     }
 
-    pub(super) fn differ(&self) -> f32 {
-        self.differ.get()
+    /// How far servers' typical latencies are alike: from 0 to 1.
+    pub(super) fn alike(&self) -> f32 {
+        ALIKE / (ALIKE + self.differ.get())
     }
 
     /// How long to wait for probes, where calls typically take so many seconds.
@@ -75,9 +81,11 @@ impl Past {
         Duration::from_secs_f32(LONGEST.max(ROUND_TRIPS * self.round_trip.get()).min(SHARE * typical))
     }
 
-    /// Whether to ask saves enough for that.
-    fn is_worth_it(&self) -> bool {
-        self.saves.get() >= WORTH * self.waited.get()
+    /// Whether to ask saves enough for that, where calls typically take so many seconds.
+    fn is_worth_it(&self, typical: f32) -> bool {
+        let waited = self.waited.get();
+        let cheap = (1.0 - waited / (DEAR * typical)).max(0.0);
+        self.saves.get() >= WORTH * waited * (1.0 - cheap * self.alike())
     }
 }
 
@@ -105,12 +113,12 @@ impl Fleet {
         if !self.asks || (info.random as u32 as f32) >= outlook.probes * u32::MAX as f32 {
             return None;
         }
-        let (is_worth_it, chance) = (self.past.is_worth_it(), info.random >> 32);
+        let (is_worth_it, chance) = (self.past.is_worth_it(self.typical()), info.random >> 32);
         if !is_worth_it && !chance.is_multiple_of(STILL) {
             return None;
         }
         let is_wanted = |at: usize| !info.tried.contains(&at) && self.is_worth_asking(at, outlook);
-        let probes = whom(&is_wanted, self.past.patience(outlook.typical));
+        let probes = whom(&is_wanted, self.past.patience(self.typical()));
         if is_worth_it || chance.is_multiple_of(STILL * SELDOM) {
             return (probes.at().len() > 1).then_some(probes);
         }
@@ -134,16 +142,24 @@ impl Fleet {
         good && self.loads[at].answers_probes() != Some(false)
     }
 
-    /// The best of those that answered; none if none did.
+    /// The best of those that answered, and of those whose word is no older than a call: none if none answered.
     fn best_of(&self, probed: &Probed<'_>, info: &PickInfo<'_>, outlook: &Outlook) -> Option<usize> {
         self.past.round_trip.average(0.0, probed.first.as_secs_f32(), GAIN);
-        // One that does not answer is why they are asked, and makes that no dearer.
-        if probed.answered.len() == probed.asked.len() {
+        let is_here = |at: &usize| *at < self.loads.len();
+        let spoke = |at: &usize| self.loads[*at].queued(outlook.micros).is_some_and(|said| said.age < self.typical());
+        let answered = probed.answered.iter().copied().filter(is_here);
+        let silent = probed.asked.iter().copied().filter(|at| is_here(at) && !probed.answered.contains(at));
+        // One that stalls is why they are asked, and makes that no dearer; one that is far away does.
+        if silent.clone().all(|at| spoke(&at)) {
             self.past.waited.average(0.0, probed.waited.as_secs_f32(), GAIN);
         }
-        let there = probed.answered.iter().filter(|at| **at < self.loads.len() && !info.tried.contains(at));
-        self.compare(there.clone().copied(), outlook);
-        let scored = there.map(|at| (self.look_at_drawn(*at, outlook, info.random).1, *at));
-        scored.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
+        let untried = |at: &usize| !info.tried.contains(at);
+        let answered = answered.filter(untried);
+        self.compare(answered.clone(), outlook);
+        answered.clone().next()?;
+        let told = answered.map(|at| (self.score_asked(at, outlook, info.random), at));
+        let silent = silent.filter(untried).filter(spoke);
+        let known = silent.map(|at| (self.look_at_drawn(at, outlook, info.random).1, at));
+        told.chain(known).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
     }
 }

@@ -31,10 +31,8 @@ const FAR: f32 = 2.0;
 /// Where no more is left than that of what a server says by the time that a call comes there, it is not looked at: else it
 /// would send all who are as far away to the same.
 const LITTLE: f32 = 0.25;
-/// Where the mean square by which the logarithms of servers' latencies differ is this, half of what others have more at one
-/// is doubted,
-const EVEN: f32 = 0.01;
-/// unless it is more than so many standard deviations of what comes at random.
+/// As far as servers are alike it is doubted what others have more at one, unless it is more than so many standard deviations of
+/// what comes at random.
 const DEVIATIONS: f32 = 2.0;
 /// The more that is doubted, the larger the steps in which others have more, up to a whole request: who seems best by next to
 /// nothing would else get all calls. The least of these steps.
@@ -211,7 +209,7 @@ impl Reports {
         let way = if remains < LITTLE { f32::INFINITY } else { way };
         self.way.set(way);
         self.oldest.store(((OLDEST / rate - way) / UNIT_SECONDS) as u32, Relaxed);
-        let (chance, doubt) = (DEVIATIONS.powi(2) * (self.others.get() + 1.0), EVEN / (EVEN + past.differ()));
+        let (chance, doubt) = (DEVIATIONS.powi(2) * (self.others.get() + 1.0), past.alike());
         self.chance.set(chance);
         self.believed.set(chance * (1.0 - doubt));
         let step = doubt.powi(2).max(LEAST_STEP);
@@ -257,14 +255,13 @@ impl Reports {
             * left(queued.age / self.typical.get() * (1.0 / SPEED_LASTS))
     }
 
+    /// The seconds that a call typically takes.
+    pub(super) fn typical(&self) -> f32 {
+        self.typical.get()
+    }
+
     pub(super) fn outlook(&self, micros: u64) -> Outlook {
-        Outlook {
-            micros,
-            unit: unit(micros),
-            others: self.others.get(),
-            typical: self.typical.get(),
-            probes: self.probes.get(),
-        }
+        Outlook { micros, unit: unit(micros), others: self.others.get(), probes: self.probes.get() }
     }
 
     /// The requests that others have in flight at one, as if it could do what the heaviest can.
@@ -274,6 +271,17 @@ impl Reports {
     #[inline(always)]
     pub(super) fn others(&self, outlook: &Outlook, load: &LoadCell, lightness: f32) -> f32 {
         if outlook.others.is_nan() { 0.0 } else { outlook.others + self.more(outlook, load, lightness) }
+    }
+
+    /// The same of one that was asked just now: nothing of what it said is doubted.
+    pub(super) fn others_asked(&self, outlook: &Outlook, load: &LoadCell, lightness: f32) -> f32 {
+        match load.others(outlook.unit) {
+            Some((said, units)) if !outlook.others.is_nan() => {
+                let more = said * lightness - outlook.others;
+                outlook.others + self.in_steps(more / aged(self.age(units)))
+            }
+            _ => self.others(outlook, load, lightness),
+        }
     }
 
     /// How many more than the median.
@@ -288,9 +296,19 @@ impl Reports {
         }
         let more = said * lightness - outlook.others;
         let square = more * more;
-        let age = (units as f32 * UNIT_SECONDS + self.way.get()) * self.rate.get();
-        let more = more * (square + self.believed.get()) / ((square + self.chance.get()) * aged(age));
-        // Who seems best by next to nothing would get all calls.
+        let aged = aged(self.age(units));
+        self.in_steps(more * (square + self.believed.get()) / ((square + self.chance.get()) * aged))
+    }
+
+    /// How old what was said so many units of time ago is when a call comes there.
+    #[inline(always)]
+    fn age(&self, units: u32) -> f32 {
+        (units as f32 * UNIT_SECONDS + self.way.get()) * self.rate.get()
+    }
+
+    /// So much more, as it counts for this channel: who seems best by next to nothing would get all calls.
+    #[inline(always)]
+    fn in_steps(&self, more: f32) -> f32 {
         self.step.get() * round(more * self.steps.get())
     }
 }
@@ -300,8 +318,6 @@ pub(super) struct Outlook {
     pub(super) micros: u64,
     unit: u32,
     others: f32,
-    /// The seconds that a call typically takes.
-    pub(super) typical: f32,
     /// The share of calls for which some are asked.
     pub(super) probes: f32,
 }

@@ -130,7 +130,7 @@ impl Scan {
     /// for long, and comes last.
     #[inline(never)]
     fn done_first(&self, scores: &[f32], least: f32, outlook: &Outlook) -> Option<usize> {
-        let late = LATE * outlook.typical;
+        let late = LATE * self.fleet.typical();
         let since = |at: usize| {
             let since = self.fleet.loads[at].since_picked(outlook.micros);
             if since > late { -since } else { since }

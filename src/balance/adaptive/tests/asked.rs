@@ -1,7 +1,15 @@
 //! With servers that answer when asked.
 
-use super::{Bench, MS, SECOND, told::reporting};
-use crate::balance::{Probed, tests::nodes};
+use std::time::Duration;
+
+use super::{
+    Bench, MS, SECOND,
+    told::{alike, reporting},
+};
+use crate::{
+    balance::{Probed, tests::nodes},
+    load::Outcome,
+};
 
 #[test]
 fn a_few_are_asked_where_little_was_heard_and_the_best_of_them_gets_the_call() {
@@ -16,12 +24,16 @@ fn a_few_are_asked_where_little_was_heard_and_the_best_of_them_gets_the_call() {
         assert_eq!(asked.len(), 4);
         assert!(asked.iter().all(|at| *at < count), "{asked:?}");
         assert_eq!(probes.wait(), MS * 3);
-        bench.says(asked[0], 9.0, 10);
-        bench.says(asked[1], 2.0, 10);
         bench.says(asked[2], 1.0, 10);
-        // The last one said nothing in time; the third was refused.
+        bench.now += 11 * MS;
+        bench.says(asked[0], 9.0, 10);
+        // The others said nothing in time, nor did they while a call takes.
+        assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..1], MS)), asked[0]);
+        bench.says(asked[1], 2.0, 10);
         assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..2], MS)), asked[1]);
+        bench.says(asked[2], 1.0, 10);
         assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..3], MS)), asked[2]);
+        assert_eq!(bench.pick_of(Probed::new(&asked, &asked[..2], MS)), asked[2], "by what it said just before");
         if count == 10 {
             let idle = (0..count).find(|at| !asked.contains(at)).expect("one that was not asked");
             bench.says(idle, 0.0, 10);
@@ -34,6 +46,16 @@ fn a_few_are_asked_where_little_was_heard_and_the_best_of_them_gets_the_call() {
         let wait = bench.asks().expect("it asks").wait();
         assert!(wait.abs_diff(MS * 2) < MS / 100, "{wait:?}: half of a call");
     }
+}
+
+#[test]
+fn what_was_asked_for_just_now_is_not_doubted() {
+    let mut bench = alike();
+    bench.says(3, 2.0, 10);
+    let shares = bench.shares(800);
+    assert!(shares[3] < 200, "{shares:?}: two calls less are chance, where all take as long");
+    let all = [4, 1, 3, 6];
+    assert_eq!(bench.pick_of(Probed::new(&all, &all, MS)), 3);
 }
 
 #[test]
@@ -73,6 +95,44 @@ fn that_it_is_worth_it_to_ask_is_seen_without_asking() {
     // Those that were asked before have not answered.
     let many = asks(&mut bench, 18);
     assert!(many > 3_000, "{many}");
+}
+
+/// How many of so many calls ask first, where four were asked so often, the last of which said nothing in time.
+fn asking(bench: &mut Bench, calls: usize, waited: Duration, silent_speaks: bool) -> usize {
+    let all = [4, 5, 6, 7];
+    for _ in 0..60 {
+        bench.now += 20 * MS;
+        let speaking = if silent_speaks { 4 } else { 3 };
+        all[..speaking].iter().for_each(|at| bench.says(*at, 4.0, 10 + (*at == 5) as u64));
+        bench.pick_of(Probed::new(&all, &all[..3], MS / 10).waited(waited));
+    }
+    bench.now += SECOND;
+    bench.asks();
+    bench.now += 6 * MS;
+    (0..calls).filter(|_| bench.asks().is_some()).count()
+}
+
+#[test]
+fn who_answers_but_not_in_time_makes_it_dear_to_ask_and_who_stalls_does_not() {
+    let stalled = asking(&mut reporting(10), 640, 3 * MS, false);
+    assert!(stalled > 500, "{stalled}: what it is for");
+    let far = asking(&mut reporting(10), 6_400, 3 * MS, true);
+    assert!((10..50).contains(&far), "{far}: one of 256 is to tell how long it takes");
+}
+
+#[test]
+fn where_all_are_alike_it_is_worth_it_for_less() {
+    let wait = MS * 3 / 4;
+    let even = asking(&mut reporting(10), 640, wait, true);
+    assert!(even > 500, "{even}: nothing else tells one from the other");
+    let mut bench = reporting(10);
+    for _ in 0..20 {
+        bench.now += 6 * MS;
+        (0..10).for_each(|at| bench.call(at, MS * [5, 10, 10][at % 3], Outcome::Success));
+        bench.asks();
+    }
+    let uneven = asking(&mut bench, 6_400, wait, true);
+    assert!((10..50).contains(&uneven), "{uneven}: one of 256 is to tell how long it takes");
 }
 
 #[test]

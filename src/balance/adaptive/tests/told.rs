@@ -72,7 +72,7 @@ pub(super) fn reporting(count: usize) -> Bench {
 }
 
 /// A channel all of whose calls take as long, and whose servers report.
-fn alike() -> Bench {
+pub(super) fn alike() -> Bench {
     let mut bench = Bench::new(nodes(8));
     bench.answer_all(10 * MS);
     bench.pick();
