@@ -75,6 +75,11 @@ impl Failure {
 /// More runtimes than any program has at once.
 const MOST_CHANNELS: usize = 16;
 
+/// A connection that was silent for so long is to answer a PING,
+pub(super) const PING_AFTER: Duration = Duration::from_secs(10);
+/// within so long: then it is found broken before a watch on it gives up, which may else be begun there once more.
+pub(super) const PING_WITHIN: Duration = Duration::from_secs(4);
+
 /// How often one call is tried, at one member or another.
 const MOST_TRIES: usize = 3;
 
@@ -118,7 +123,7 @@ impl Cluster {
             .patience(Duration::from_secs(2))
             .connect_timeout(Duration::from_secs(3))
             .backoff(BackoffConfig::spread(Duration::from_secs(3)))
-            .keepalive(Keepalive::every(Duration::from_secs(10)).timeout(Duration::from_secs(5)))
+            .keepalive(Keepalive::every(PING_AFTER).timeout(PING_WITHIN))
             .observer(observer.clone());
         let builder = match endpoints.first() {
             Some(first) => builder.authority(first.authority().to_string()),

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     client::{Events, Moment},
-    cluster::{Cluster, Failure},
+    cluster::{Cluster, Failure, PING_AFTER, PING_WITHIN},
     proto::{
         etcdserverpb::WatchResponse,
         mvccpb::{Event, KeyValue, event::EventType},
@@ -31,6 +31,14 @@ const QUIET_AT_FIRST: Duration = Duration::from_secs(1);
 
 /// How long an answer to that may take; it is asked for twice.
 const ANSWER: Duration = Duration::from_millis(2500);
+
+const _: () = {
+    let broken = PING_AFTER.as_millis() + PING_WITHIN.as_millis();
+    assert!(
+        broken + 500 < QUIET.as_millis() + 2 * ANSWER.as_millis(),
+        "who gives up a watch must find its connection gone"
+    );
+};
 
 /// Many events at once are one update.
 const BATCH: Duration = Duration::from_millis(20);
