@@ -43,10 +43,11 @@ use super::{Balancer, Node, Picker};
 ///   times more or less, as far as that is more than chance, and than what its weight says already.
 /// - Where calls are few, so that less than half of the servers were heard of within three tenths of the time that a
 ///   call takes, a quarter of what is in flight is others', and the way takes no longer than the server, it
-///   [asks](super::Pick::Probe) four before each call, and takes the best that answers: those with the lowest scores of
-///   half of all, or any of more than 128; only of servers that [answer](crate::server::RegistrationLayer::probes);
-///   for 3 ms, or twice as long as a first answer takes if that is longer, and half of a call's time at most; and only
-///   where the worst of them takes longer than the best by twice as long as it is waited for them, or by less where all are alike.
+///   [asks](super::Pick::Probe) four before each call, and takes the best that answers, or that spoke within a
+///   call's time: those with the lowest scores of half of all, or any of more than 128; only of servers that
+///   [answer](crate::server::RegistrationLayer::probes); for 3 ms, or twice as long as a first answer takes if that is
+///   longer, and half of a call's time at most; and only where the worst of them takes longer than the best by twice as
+///   long as it is waited for them, or by less where all are alike.
 /// - A call that fails (`UNAVAILABLE`, a broken connection) sets it aside for 1 s,
 ///   twice as long each further time, at most 60 s, ± 20 %, and for less the more calls it answered since the
 ///   failure before; so does a fault (`INTERNAL`, `UNKNOWN`, `DATA_LOSS`) if more than a fifth of its last answers were,
