@@ -50,6 +50,11 @@ pub struct Probed<'a> {
 }
 
 impl<'a> Probed<'a> {
+    /// Whether that one was asked and did not answer in time.
+    pub(crate) fn is_silent(&self, at: usize) -> bool {
+        self.asked.contains(&at) && !self.answered.contains(&at)
+    }
+
     /// These were asked, of which these answered, the first after so long; that the call has waited no longer is taken
     /// for granted.
     pub fn new(asked: &'a [usize], answered: &'a [usize], first: Duration) -> Self {

@@ -41,6 +41,7 @@ impl Weights {
     }
 
     /// Draws one by chance, as they weigh. There is one at least.
+    #[inline(always)]
     pub(super) fn draw(&self, random: u64) -> usize {
         let within = |length: u64| ((u128::from(random) * u128::from(length)) >> 64) as u64;
         match self.ends.as_deref() {

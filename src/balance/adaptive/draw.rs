@@ -3,9 +3,10 @@
 use super::{
     fleet::{Fleet, SEEN},
     probing::ASKED,
+    reports::Outlook,
 };
 use crate::{
-    balance::{Pick, PickInfo, Picker, Probes, mix},
+    balance::{Pick, PickInfo, Picker, Probed, Probes, mix},
     load::micros,
 };
 
@@ -26,22 +27,30 @@ impl Picker for Draw {
             self.0.refresh(micros, since, some.take(SEEN).map(|random| self.0.weights.draw(random)));
         }
         let outlook = self.0.outlook(micros);
-        let asked = self.0.by_probes(info, &outlook, &|is_wanted, wait| {
+        if !self.0.may_ask(info, &outlook) {
+            return self.best(info, &outlook, None);
+        }
+        let whom = |is_wanted: &dyn Fn(usize) -> bool, wait| {
             let drawn = self.0.weights.draw_some(info.random, 1..=ASKED_DRAWS, ASKED, is_wanted);
             Probes::new(drawn.at().iter().copied(), wait)
-        });
-        if let Some(pick) = asked {
-            return pick;
-        }
+        };
+        self.0.asked(info, &outlook, &whom, &|asked| self.best(info, &outlook, asked))
+    }
+}
+
+impl Draw {
+    /// The best of those that are drawn, were not tried, and are not silent if they were asked.
+    #[inline(always)]
+    fn best(&self, info: &PickInfo<'_>, outlook: &Outlook, asked: Option<&Probed<'_>>) -> Pick {
         let mut random = info.random;
         let (mut good, mut best, mut spare) = (0, None, None);
         for _ in 0..DRAWS {
             let at = self.0.weights.draw(random);
             random = mix(random);
-            if info.tried.contains(&at) {
+            if info.tried.contains(&at) || asked.is_some_and(|asked| asked.is_silent(at)) {
                 continue;
             }
-            let (look, score) = self.0.look_at_drawn(at, &outlook, info.random);
+            let (look, score) = self.0.look_at_drawn(at, outlook, info.random);
             // The first of equals stays: it was drawn as it weighs.
             let place = if look.may { &mut best } else { &mut spare };
             if place.is_none_or(|(least, _)| score < least) {

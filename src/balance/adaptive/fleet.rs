@@ -67,7 +67,7 @@ pub(super) struct Fleet {
     failures: Number,
     /// The share of those in use whose last call failed, a mean over some looks.
     failing: Number,
-    reports: Reports,
+    pub(super) reports: Reports,
     /// The share of those that are new.
     new: Number,
 }
@@ -191,11 +191,13 @@ impl Fleet {
     }
 
     /// How many times busier than it is one counts with this channel's calls.
+    #[inline(always)]
     pub(super) fn factor(&self, at: usize, micros: u64) -> f32 {
         self.slowness(at, micros) / self.share(at, micros)
     }
 
     /// The part of that for how slow it is by what calls took, and by its own word, and for failing more than others.
+    #[inline(always)]
     fn slowness(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let above = load.pace(self.pace(), micros).map_or(0.0, |pace| pace - self.slow.get());
@@ -209,6 +211,7 @@ impl Fleet {
     }
 
     /// The part for being new: the share that it gets of what it would have otherwise. All, once it has said how it fares.
+    #[inline(always)]
     fn share(&self, at: usize, micros: u64) -> f32 {
         let load = &self.loads[at];
         let known = self.known_for(load, micros);

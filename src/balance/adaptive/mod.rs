@@ -47,7 +47,8 @@ use super::{Balancer, Node, Picker};
 ///   call's time: those with the lowest scores of half of all, or any of more than 128; only of servers that
 ///   [answer](crate::server::RegistrationLayer::probes); for 3 ms, or twice as long as a first answer takes if that is
 ///   longer, and half of a call's time at most; and only where the worst of them takes longer than the best by twice as
-///   long as it is waited for them, or by less where all are alike.
+///   long as it is waited for them, or by less where all are alike. One that was slow when it spoke last, long ago, is asked
+///   alone before it gets a call again.
 /// - A call that fails (`UNAVAILABLE`, a broken connection) sets it aside for 1 s,
 ///   twice as long each further time, at most 60 s, ± 20 %, and for less the more calls it answered since the
 ///   failure before; so does a fault (`INTERNAL`, `UNKNOWN`, `DATA_LOSS`) if more than a fifth of its last answers were,

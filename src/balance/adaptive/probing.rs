@@ -91,21 +91,36 @@ impl Past {
 
 /// Chooses whom to ask, of those for whom the first holds, and asks for so long.
 type Whom<'a> = &'a dyn Fn(&dyn Fn(usize) -> bool, Duration) -> Probes;
+/// The best by what is known, where one alone was asked just now.
+type Best<'a> = &'a dyn Fn(Option<&Probed<'_>>) -> Pick;
 
 impl Fleet {
-    /// Whom to ask before this call goes, of those that are worth it, or where it goes by what they said; none if that does
-    /// not decide.
+    /// Whether [asked](Self::asked) decides.
     #[inline(always)]
-    pub(super) fn by_probes(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>) -> Option<Pick> {
-        if outlook.probes > 0.0 || info.probed.is_some() { self.asked(info, outlook, whom) } else { None }
+    pub(super) fn may_ask(&self, info: &PickInfo<'_>, outlook: &Outlook) -> bool {
+        outlook.probes > 0.0 || info.probed.is_some()
     }
 
+    /// Whom to ask before this call goes, of those that are worth it, or where it goes by what they said; else the best by
+    /// what is known.
     #[inline(never)]
-    fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>) -> Option<Pick> {
+    pub(super) fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>, best: Best<'_>) -> Pick {
         match &info.probed {
-            None => self.ask(info, outlook, whom).map(Pick::Probe),
-            Some(probed) => self.best_of(probed, info, outlook).map(Pick::At),
+            None => match self.ask(info, outlook, whom).map_or_else(|| best(None), Pick::Probe) {
+                Pick::At(at) if self.asks && self.may_be_slow(at, outlook) => {
+                    Pick::Probe(Probes::new([at], self.past.patience(self.typical())))
+                }
+                pick => pick,
+            },
+            Some(probed) if probed.asked.len() == 1 => best(Some(probed)),
+            Some(probed) => self.best_of(probed, info, outlook).map_or_else(|| best(None), Pick::At),
         }
+    }
+
+    /// Whether one that is picked may well be slow still: to ask costs less than to try.
+    fn may_be_slow(&self, at: usize, outlook: &Outlook) -> bool {
+        let load = &self.loads[at];
+        load.answers_probes() == Some(true) && self.reports.was_slow(load, outlook.micros)
     }
 
     fn ask(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>) -> Option<Probes> {

@@ -255,6 +255,12 @@ impl Reports {
             * left(queued.age / self.typical.get() * (1.0 / SPEED_LASTS))
     }
 
+    /// Whether one was slow by its own word when it said something last, and that was so long ago that little of it counts.
+    pub(super) fn was_slow(&self, load: &LoadCell, micros: u64) -> bool {
+        let slow = slow_from(self.latency.get());
+        load.queued(micros).is_some_and(|queued| queued.latency > slow && queued.age > SPEED_LASTS * self.typical.get())
+    }
+
     /// The seconds that a call typically takes.
     pub(super) fn typical(&self) -> f32 {
         self.typical.get()

@@ -8,7 +8,7 @@ use super::{
     reports::Outlook,
 };
 use crate::{
-    balance::{Pick, PickInfo, Picker, Probes, mix, number::Number},
+    balance::{Pick, PickInfo, Picker, Probed, Probes, mix, number::Number},
     load::micros,
 };
 
@@ -54,6 +54,7 @@ impl Scan {
         aside
     }
 
+    #[inline(always)]
     fn scores(&self, scores: &mut [f32], random: u64, outlook: &Outlook, all: bool) -> usize {
         let are_even = self.fleet.weights.are_even();
         if are_even && !self.fleet.has_new() {
@@ -70,16 +71,21 @@ impl Scan {
         })
     }
 
-    /// The best of all that were not tried.
-    #[inline]
-    fn best(&self, info: &PickInfo<'_>, outlook: &Outlook) -> Pick {
+    /// The best of all that were not tried, and are not silent if they were asked just now.
+    #[inline(always)]
+    fn best(&self, info: &PickInfo<'_>, outlook: &Outlook, asked: Option<&Probed<'_>>) -> Pick {
+        let asked_at = || asked.iter().flat_map(|asked| asked.asked.iter().copied());
+        for at in asked_at().filter(|at| *at < self.factors.len()) {
+            self.factors[at].set(self.fleet.factor(at, outlook.micros));
+        }
         let mut scores = [f32::INFINITY; SEEN];
         let scores = &mut scores[..self.factors.len()];
         if self.scores(scores, info.random, outlook, false) * 2 > scores.len() {
             self.scores(scores, info.random, outlook, true);
         }
-        for at in info.tried {
-            scores.get_mut(*at).into_iter().for_each(|score| *score = f32::INFINITY);
+        let silent = asked_at().filter(|at| asked.is_some_and(|asked| asked.is_silent(*at)));
+        for at in info.tried.iter().copied().chain(silent) {
+            scores.get_mut(at).into_iter().for_each(|score| *score = f32::INFINITY);
         }
         let least = least(scores);
         if least == f32::INFINITY {
@@ -147,9 +153,12 @@ impl Picker for Scan {
             self.refresh(micros, since);
         }
         let outlook = self.fleet.outlook(micros);
-        let asked =
-            self.fleet.by_probes(info, &outlook, &|is_wanted, wait| self.to_ask(info, &outlook, is_wanted, wait));
-        let pick = asked.unwrap_or_else(|| self.best(info, &outlook));
+        let pick = if self.fleet.may_ask(info, &outlook) {
+            let whom = |is_wanted: &dyn Fn(usize) -> bool, wait| self.to_ask(info, &outlook, is_wanted, wait);
+            self.fleet.asked(info, &outlook, &whom, &|asked| self.best(info, &outlook, asked))
+        } else {
+            self.best(info, &outlook, None)
+        };
         if let Pick::At(at) = pick {
             self.fleet.loads[at].picked(micros);
         }
@@ -163,6 +172,7 @@ fn exponential(random: u64) -> f32 {
 }
 
 /// Four at a time, as each waits for the one before.
+#[inline(always)]
 fn least(scores: &[f32]) -> f32 {
     // Half as many instructions as `f32::min`.
     let less = |a: f32, b: f32| if b < a { b } else { a };

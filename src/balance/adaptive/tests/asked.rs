@@ -7,7 +7,7 @@ use super::{
     told::{alike, reporting},
 };
 use crate::{
-    balance::{Probed, tests::nodes},
+    balance::{Pick, Probed, tests::nodes},
     load::Outcome,
 };
 
@@ -133,6 +133,65 @@ fn where_all_are_alike_it_is_worth_it_for_less() {
     }
     let uneven = asking(&mut bench, 6_400, wait, true);
     assert!((10..50).contains(&uneven), "{uneven}: one of 256 is to tell how long it takes");
+}
+
+/// It is not worth it to ask a few; and the fourth was slow when it spoke last, so long ago.
+fn slow_before(bench: &mut Bench, age: Duration) {
+    let all = [4, 5, 6, 7];
+    for _ in 0..60 {
+        bench.all_say(4.0);
+        bench.pick_of(Probed::new(&all, &all, MS / 10).waited(MS));
+    }
+    bench.says(3, 4.0, 50);
+    bench.now += age;
+    bench.asks();
+    bench.now += 6 * MS;
+    bench.asks();
+}
+
+/// Of so many calls, for how many the fourth is asked alone, and how many it gets unasked.
+fn fourth(bench: &mut Bench, calls: usize) -> (usize, usize) {
+    let decided: Vec<_> = (0..calls).map(|_| bench.decides()).collect();
+    let alone = decided.iter().filter(|pick| matches!(pick, Pick::Probe(probes) if probes.at() == [3])).count();
+    (alone, decided.iter().filter(|pick| matches!(pick, Pick::At(3))).count())
+}
+
+#[test]
+fn one_that_was_slow_when_it_spoke_last_is_asked_before_it_gets_a_call() {
+    for count in [10, 300] {
+        let mut bench = reporting(count);
+        slow_before(&mut bench, 50 * MS);
+        let open: Vec<_> = (0..count * 20).map(|call| call % count).filter(|at| *at != 3).collect();
+        let open: Vec<_> = open.into_iter().map(|at| bench.nodes[at].load().start(bench.now)).collect();
+        let (alone, got) = fourth(&mut bench, 20 * count);
+        assert!(alone == 0 && got > 0, "{alone}, {got} of {count}: it was heard a short while ago, and counts");
+        drop(open);
+        slow_before(&mut bench, 5 * SECOND);
+        let (alone, got) = fourth(&mut bench, 10 * count);
+        assert!(alone > 0 && got == 0, "{alone}, {got} of {count}");
+        for (says, gets) in [(None, false), (Some(50), false), (Some(10), true)] {
+            let mut bench = reporting(count);
+            slow_before(&mut bench, 5 * SECOND);
+            let mut asked = (0..20 * count).filter_map(|_| bench.asks());
+            assert!(asked.any(|probes| probes.at() == [3]), "{count}");
+            says.iter().for_each(|latency| bench.says(3, 4.0, *latency));
+            let answered = if says.is_some() { &[3][..] } else { &[] };
+            let got = bench.pick_of(Probed::new(&[3], answered, MS)) == 3;
+            assert_eq!(got, gets, "it is silent, or slow still, or as fast as the others: {says:?} of {count}");
+        }
+        // Who does not answer, or must not be asked, is tried.
+        let mut bench = reporting(count);
+        slow_before(&mut bench, 5 * SECOND);
+        bench.nodes[3].load().refuse_probes();
+        let (alone, got) = fourth(&mut bench, 20 * count);
+        assert!(alone == 0 && got > 0, "{alone}, {got} of {count}");
+        let mut bench = reporting(count);
+        bench.balancer.probes = false;
+        bench.rebuild();
+        slow_before(&mut bench, 5 * SECOND);
+        let (alone, got) = fourth(&mut bench, 20 * count);
+        assert!(alone == 0 && got > 0, "{alone}, {got} of {count}");
+    }
 }
 
 #[test]

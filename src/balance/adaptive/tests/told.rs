@@ -37,11 +37,16 @@ impl Bench {
         (0..self.nodes.len()).for_each(|at| self.says(at, in_flight, 10));
     }
 
-    /// Whom it would ask, of a picker that may.
-    pub(super) fn asks(&mut self) -> Option<Probes> {
+    /// What a picker decides that may ask.
+    pub(super) fn decides(&mut self) -> Pick {
         self.random = self.random.wrapping_add(1);
         let headers = HeaderMap::new();
-        match self.picker.pick(&PickInfo::new("/s/m", &headers, self.now, self.drawn())) {
+        self.picker.pick(&PickInfo::new("/s/m", &headers, self.now, self.drawn()))
+    }
+
+    /// Whom it would ask.
+    pub(super) fn asks(&mut self) -> Option<Probes> {
+        match self.decides() {
             Pick::Probe(probes) => Some(probes),
             _ => None,
         }
