@@ -27,14 +27,14 @@ impl Picker for Draw {
             self.0.refresh(micros, since, some.take(SEEN).map(|random| self.0.weights.draw(random)));
         }
         let outlook = self.0.outlook(micros);
-        if !self.0.may_ask(info, &outlook) {
+        if self.0.is_plain(info, &outlook) {
             return self.best(info, &outlook, None);
         }
         let whom = |is_wanted: &dyn Fn(usize) -> bool, wait| {
             let drawn = self.0.weights.draw_some(info.random, 1..=ASKED_DRAWS, ASKED, is_wanted);
             Probes::new(drawn.at().iter().copied(), wait)
         };
-        self.0.asked(info, &outlook, &whom, &|asked| self.best(info, &outlook, asked))
+        self.0.decide(info, &outlook, &whom, &|asked| self.best(info, &outlook, asked))
     }
 }
 

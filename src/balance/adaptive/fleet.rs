@@ -144,16 +144,19 @@ impl Fleet {
     /// Looks what is typical, of at most [`SEEN`] of them, so many microseconds after it did so before.
     pub(super) fn refresh(&self, micros: u64, since: u64, these: impl Iterator<Item = usize>) {
         let (mut paces, mut failures, mut new) = (Sample::default(), Sample::default(), 0.0);
-        let (mut in_use, mut failing) = (0.0_f32, 0.0);
+        let (mut in_use, mut failing, mut late) = (0.0_f32, 0.0, 0.0);
         let mut seen = Seen::since(since);
         let (before, speeds) = (self.pace(), self.past.speeds.are_known());
         for at in these.take(SEEN) {
             let load = &self.loads[at];
             paces.extend(load.pace(before, micros));
             failures.push(load.failures());
-            if !matches!(load.look(millis(micros)).1, Standing::Aside | Standing::Trial) {
+            let standing = load.look(millis(micros)).1;
+            if !matches!(standing, Standing::Aside | Standing::Trial) {
                 in_use += 1.0;
-                failing += if load.fails_now(micros) { 1.0 } else { 0.0 };
+                let fails = if load.fails_now(micros) { 1.0 } else { 0.0 };
+                failing += fails;
+                late += if standing == Standing::Spared { fails } else { 0.0 };
             }
             if speeds {
                 self.weigh(at);
@@ -165,6 +168,7 @@ impl Fleet {
         let pace = paces.median();
         if let Some(pace) = pace {
             self.past.differs(paces.square(pace, |_| true));
+            self.past.strain.saw(pace, late / in_use.max(1.0), since as f32 * 1e-6);
         }
         self.pace.set(pace.unwrap_or(f32::NAN));
         let slow = pace.map_or(f32::INFINITY, |pace| (slow_from(pace.exp() * 1e-9) * 1e9).ln());

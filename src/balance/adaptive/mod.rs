@@ -8,6 +8,7 @@ mod reports;
 mod sample;
 mod scan;
 mod speeds;
+mod strain;
 mod waits;
 
 use std::sync::Arc;
@@ -55,7 +56,8 @@ use super::{Balancer, Node, Picker};
 ///   and only where the others do not fail as often. Afterwards one call at a time tries it, until fewer than a fifth of at
 ///   least five fail; 0.1 s after it failed where more than a fifth of those in use fail too. Who fails less than that is
 ///   set aside for a tenth of the time at most, and counts as busier. Never is more than half of all set aside: then they
-///   are picked by how often they fail.
+///   are picked by how often they fail. Where calls take four times as long as they did at best, and some come too late, as the
+///   others cannot take all, those that are set aside get up to their share of what comes.
 /// - A deadline that passed makes it slow, and does not set it aside; for about half of the time that was waited it counts twice
 ///   as busy, as it does after `RESOURCE_EXHAUSTED` for the time that a call takes, 250 ms at most.
 /// - One that comes later than 10 s after the first call has a tenth of its share of this channel's calls at first, all of it

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-use super::{fleet::Fleet, holds::Holds, reports::Outlook, speeds::Speeds, waits::Waits};
+use super::{fleet::Fleet, holds::Holds, reports::Outlook, speeds::Speeds, strain::Strain, waits::Waits};
 use crate::balance::{Pick, PickInfo, Probed, Probes, number::Number};
 
 /// So many are asked.
@@ -49,6 +49,7 @@ pub(super) struct Past {
     pub(super) holds: Holds,
     pub(super) waits: Waits,
     pub(super) speeds: Speeds,
+    pub(super) strain: Strain,
 }
 
 impl Default for Past {
@@ -62,6 +63,7 @@ impl Default for Past {
             holds: Holds::default(),
             waits: Waits::default(),
             speeds: Speeds::default(),
+            strain: Strain::default(),
         }
     }
 }
@@ -95,25 +97,29 @@ type Whom<'a> = &'a dyn Fn(&dyn Fn(usize) -> bool, Duration) -> Probes;
 type Best<'a> = &'a dyn Fn(Option<&Probed<'_>>) -> Pick;
 
 impl Fleet {
-    /// Whether [asked](Self::asked) decides.
+    /// Whether the best by what is known gets the call, and [`decide`](Self::decide) has nothing to add.
     #[inline(always)]
-    pub(super) fn may_ask(&self, info: &PickInfo<'_>, outlook: &Outlook) -> bool {
-        outlook.probes > 0.0 || info.probed.is_some()
+    pub(super) fn is_plain(&self, info: &PickInfo<'_>, outlook: &Outlook) -> bool {
+        outlook.probes == 0.0 && self.past.strain.share() == 0.0 && info.probed.is_none()
     }
 
-    /// Whom to ask before this call goes, of those that are worth it, or where it goes by what they said; else the best by
-    /// what is known.
+    /// Whom to ask before this call goes, of those that are worth it, or where it goes by what they said; or to one that is
+    /// set aside; else to the best by what is known.
     #[inline(never)]
-    pub(super) fn asked(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>, best: Best<'_>) -> Pick {
-        match &info.probed {
-            None => match self.ask(info, outlook, whom).map_or_else(|| best(None), Pick::Probe) {
-                Pick::At(at) if self.asks && self.may_be_slow(at, outlook) => {
-                    Pick::Probe(Probes::new([at], self.past.patience(self.typical())))
-                }
-                pick => pick,
-            },
-            Some(probed) if probed.asked.len() == 1 => best(Some(probed)),
-            Some(probed) => self.best_of(probed, info, outlook).map_or_else(|| best(None), Pick::At),
+    pub(super) fn decide(&self, info: &PickInfo<'_>, outlook: &Outlook, whom: Whom<'_>, best: Best<'_>) -> Pick {
+        if let Some(probed) = &info.probed {
+            let alone = probed.asked.len() == 1;
+            let told = if alone { None } else { self.best_of(probed, info, outlook) };
+            return told.map_or_else(|| best(Some(probed).filter(|_| alone)), Pick::At);
+        }
+        if let Some(at) = self.spills(info, outlook) {
+            return Pick::At(at);
+        }
+        match self.ask(info, outlook, whom).map_or_else(|| best(None), Pick::Probe) {
+            Pick::At(at) if self.asks && self.may_be_slow(at, outlook) => {
+                Pick::Probe(Probes::new([at], self.past.patience(self.typical())))
+            }
+            pick => pick,
         }
     }
 

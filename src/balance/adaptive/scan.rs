@@ -153,11 +153,11 @@ impl Picker for Scan {
             self.refresh(micros, since);
         }
         let outlook = self.fleet.outlook(micros);
-        let pick = if self.fleet.may_ask(info, &outlook) {
-            let whom = |is_wanted: &dyn Fn(usize) -> bool, wait| self.to_ask(info, &outlook, is_wanted, wait);
-            self.fleet.asked(info, &outlook, &whom, &|asked| self.best(info, &outlook, asked))
-        } else {
+        let pick = if self.fleet.is_plain(info, &outlook) {
             self.best(info, &outlook, None)
+        } else {
+            let whom = |is_wanted: &dyn Fn(usize) -> bool, wait| self.to_ask(info, &outlook, is_wanted, wait);
+            self.fleet.decide(info, &outlook, &whom, &|asked| self.best(info, &outlook, asked))
         };
         if let Pick::At(at) = pick {
             self.fleet.loads[at].picked(micros);

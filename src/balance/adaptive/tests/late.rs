@@ -88,6 +88,40 @@ fn who_fails_a_part_gets_calls_where_more_than_that_fail_elsewhere() {
     assert!((10..25).contains(&now), "half as many as the others: {now}");
 }
 
+/// Else most of what they do would be in vain.
+#[test]
+fn where_the_others_cannot_take_all_who_is_aside_gets_up_to_its_share() {
+    for count in [4, 200] {
+        let mut bench = Bench::new(nodes(count));
+        (0..50).for_each(|_| bench.answer_all(10 * MS));
+        bench.pick();
+        (0..50).for_each(|_| bench.call(0, MS, Outcome::Failure));
+        // It is not tried again while that is open.
+        let _trial = bench.nodes[0].load().start(bench.now);
+        // Where only the last of these is late, and is the last.
+        let odd = [&[Outcome::Success; 9][..], &[Outcome::Fault]].concat();
+        for (outcomes, share) in
+            [(&odd[..], 0), (&[Outcome::Late, Outcome::Success], 0), (&[Outcome::Success, Outcome::Late], 100)]
+        {
+            for _ in 0..20 {
+                (1..count).for_each(|at| outcomes.iter().for_each(|outcome| bench.call(at, 200 * MS, *outcome)));
+                bench.now += 6 * MS;
+                bench.pick();
+            }
+            let got = bench.shares(100 * count)[0];
+            assert!((share * 7 / 10..=share * 13 / 10).contains(&got), "{got} where others' are {outcomes:?}");
+        }
+        let busy: Vec<_> = (0..50).map(|_| bench.nodes[1].load().start(bench.now)).collect();
+        assert_eq!(bench.shares(100 * count)[1], 0, "the others go to the best");
+        drop(busy);
+        assert!((0..1_000).all(|_| bench.pick_but(&[0]) != Some(0)), "it was tried");
+        (0..20).for_each(|_| (1..count).for_each(|at| bench.call(at, 10 * MS, Outcome::Success)));
+        bench.now += 6 * MS;
+        bench.pick();
+        assert_eq!(bench.shares(100 * count)[0], 0, "they are as quick as before");
+    }
+}
+
 #[test]
 fn who_only_failed_so_far_is_not_taken_for_idle() {
     let mut bench = reporting(4);
