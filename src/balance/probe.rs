@@ -50,9 +50,10 @@ pub struct Probed<'a> {
 }
 
 impl<'a> Probed<'a> {
-    /// Whether that one was asked and did not answer in time.
-    pub(crate) fn is_silent(&self, at: usize) -> bool {
-        self.asked.contains(&at) && !self.answered.contains(&at)
+    /// Who was asked and did not answer in time.
+    pub(crate) fn silent(&self) -> impl Iterator<Item = usize> + Clone + use<'a> {
+        let answered = self.answered;
+        self.asked.iter().copied().filter(move |at| !answered.contains(at))
     }
 
     /// These were asked, of which these answered, the first after so long; that the call has waited no longer is taken

@@ -47,7 +47,7 @@ impl Draw {
         for _ in 0..DRAWS {
             let at = self.0.weights.draw(random);
             random = mix(random);
-            if info.tried.contains(&at) || asked.is_some_and(|asked| asked.is_silent(at)) {
+            if info.tried.contains(&at) || asked.is_some_and(|asked| asked.silent().any(|silent| silent == at)) {
                 continue;
             }
             let (look, score) = self.0.look_at_drawn(at, outlook, info.random);

@@ -169,7 +169,7 @@ impl Fleet {
         let is_here = |at: &usize| *at < self.loads.len();
         let spoke = |at: &usize| self.loads[*at].queued(outlook.micros).is_some_and(|said| said.age < self.typical());
         let answered = probed.answered.iter().copied().filter(is_here);
-        let silent = probed.asked.iter().copied().filter(|at| is_here(at) && !probed.answered.contains(at));
+        let silent = probed.silent().filter(is_here);
         // One that stalls is why they are asked, and makes that no dearer; one that is far away does.
         if silent.clone().all(|at| spoke(&at)) {
             self.past.waited.average(0.0, probed.waited.as_secs_f32(), GAIN);

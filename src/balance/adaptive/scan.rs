@@ -74,8 +74,7 @@ impl Scan {
     /// The best of all that were not tried, and are not silent if they were asked just now.
     #[inline(always)]
     fn best(&self, info: &PickInfo<'_>, outlook: &Outlook, asked: Option<&Probed<'_>>) -> Pick {
-        let asked_at = || asked.iter().flat_map(|asked| asked.asked.iter().copied());
-        for at in asked_at().filter(|at| *at < self.factors.len()) {
+        for at in asked.iter().flat_map(|asked| asked.asked.iter().copied()).filter(|at| *at < self.factors.len()) {
             self.factors[at].set(self.fleet.factor(at, outlook.micros));
         }
         let mut scores = [f32::INFINITY; SEEN];
@@ -83,7 +82,7 @@ impl Scan {
         if self.scores(scores, info.random, outlook, false) * 2 > scores.len() {
             self.scores(scores, info.random, outlook, true);
         }
-        let silent = asked_at().filter(|at| asked.is_some_and(|asked| asked.is_silent(*at)));
+        let silent = asked.iter().flat_map(|asked| asked.silent());
         for at in info.tried.iter().copied().chain(silent) {
             scores.get_mut(at).into_iter().for_each(|score| *score = f32::INFINITY);
         }
