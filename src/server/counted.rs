@@ -107,7 +107,7 @@ impl Counting {
         if !failed {
             let now = Instant::now();
             let took = now.saturating_duration_since(load.begun);
-            self.settings.state.measure.answered(load.in_flight, took);
+            self.settings.state.measure.answered(load.in_flight, took, now);
             self.settings.limit.answered(load.in_flight, took, now);
         }
         grpc && !ended

@@ -35,7 +35,8 @@ pub(super) struct State {
 ///   after [ORCA](https://github.com/grpc/proposal/blob/master/A51-custom-backend-metrics.md): what the
 ///   application [says](super::Registration::metrics), requests and failures in a second (UNKNOWN, INTERNAL, UNAVAILABLE
 ///   and DATA_LOSS), and two named metrics: `callsign.in_flight`, the requests in flight but the one that is
-///   answered, and `callsign.latency_ms`, the median of the last 8 answers at about as many in flight.
+///   answered, and `callsign.latency_ms`, the median of the last 8 answers at about as many in flight,
+///   left out once whenever that is old.
 /// - **Probes** are answered [where reports are given](Self::probes).
 /// - **Admission** (off by default): past a [fixed](Self::limit) or an [adaptive](Self::adaptive_limit) bound on
 ///   requests in flight, a gRPC request is answered at once with RESOURCE_EXHAUSTED and

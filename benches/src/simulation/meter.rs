@@ -1,10 +1,13 @@
 //! What a server measures of itself, as the crate's layer and its application do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callsign::load::{Answers, BriefReport};
 
-use super::queue::{Nanos, seconds};
+use super::{
+    client::{base, clock},
+    queue::{Nanos, seconds},
+};
 
 /// Counts the last whole second, and this one.
 #[derive(Debug, Default)]
@@ -46,8 +49,12 @@ impl Meter {
         if failed {
             self.this.failures += 1.0;
         } else {
-            self.answers.observe(in_flight, Duration::from_nanos(took));
+            self.answers.observe(in_flight, Duration::from_nanos(took), self.now());
         }
+    }
+
+    fn now(&self) -> Instant {
+        clock(base(), self.until)
     }
 
     /// With so many in flight.
@@ -57,7 +64,7 @@ impl Meter {
             requests_per_second: self.last.requests,
             errors_per_second: self.last.failures,
             in_flight: Some(in_flight as f64),
-            latency: self.answers.median(in_flight + 1),
+            latency: self.answers.median(in_flight + 1, self.now()),
             answers_probes: false,
         }
     }

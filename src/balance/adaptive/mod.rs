@@ -43,7 +43,7 @@ use super::{Balancer, Node, Picker};
 /// - One that is faster or slower than the median by all that it reported of its latency counts as if it weighed as many
 ///   times more or less, as far as that is more than chance, and than what its weight says already.
 /// - Where calls are few, so that less than half of the servers were heard of within three tenths of the time that a
-///   call takes, a quarter of what is in flight is others', and the way takes no longer than the server, it
+///   call takes, a quarter of what is in flight is others', and a call takes no more than 2.5 times as long as at the server, it
 ///   [asks](super::Pick::Probe) four before each call, and takes the best that answers, or that spoke within a
 ///   call's time: those with the lowest scores of half of all, or any of more than 128; only of servers that
 ///   [answer](crate::server::RegistrationLayer::probes); for 3 ms, or twice as long as a first answer takes if that is

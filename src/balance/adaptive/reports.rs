@@ -27,7 +27,9 @@ const RECENT: f32 = 0.3;
 /// Where others have less than such a share of the requests in flight, this channel knows them without being told.
 const SHARED: f32 = 0.25;
 /// Where a call takes more than so many times as long as at the server, what was said is old when the call comes there.
-const FAR: f32 = 2.0;
+const FAR: f32 = 2.5;
+/// What calls take there is so many times what is said, as where they differ by chance the lower of two medians is less.
+const LOWER: f32 = 1.1;
 /// Where no more is left than that of what a server says by the time that a call comes there, it is not looked at: else it
 /// would send all who are as far away to the same.
 const LITTLE: f32 = 0.25;
@@ -204,7 +206,7 @@ impl Reports {
         let there = latency.unwrap_or_else(|| self.typical.get());
         let rate = (in_flight.max(1.0) / past.holds.times()).max(1.0 / LONGEST) / there;
         self.rate.set(rate);
-        let way = (self.typical.get() - there).max(0.0);
+        let way = (self.typical.get() - LOWER * there).max(0.0);
         let remains = left(way * rate);
         let way = if remains < LITTLE { f32::INFINITY } else { way };
         self.way.set(way);

@@ -49,9 +49,9 @@ impl Measure {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// It was answered, which took so long from when it made so many.
-    pub(super) fn answered(&self, in_flight: usize, took: Duration) {
-        self.answers.observe(in_flight, took);
+    /// It was answered now, which took so long from when it made so many.
+    pub(super) fn answered(&self, in_flight: usize, took: Duration, now: Instant) {
+        self.answers.observe(in_flight, took, now.into_std());
     }
 
     pub(super) fn failed(&self) {
@@ -76,7 +76,7 @@ impl Measure {
             errors_per_second: self.failures.per_second(since),
             in_flight,
             // What the next one would find.
-            latency: self.answers.median(in_flight + 1),
+            latency: self.answers.median(in_flight + 1, now.into_std()),
         }
     }
 }
