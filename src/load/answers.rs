@@ -66,7 +66,7 @@ impl Bucket {
         // Places that none has taken yet are 0, and come first.
         let mut sorted = self.samples.each_ref().map(|sample| sample.load(Relaxed));
         sorted.sort_unstable();
-        let free = sorted.iter().filter(|sample| **sample == 0).count();
+        let free = sorted.iter().take_while(|sample| **sample == 0).count();
         self.median.store(sorted[(free + SAMPLES - 1) / 2], Relaxed);
         self.at.store(now, Relaxed);
     }

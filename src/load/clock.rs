@@ -9,7 +9,9 @@ pub(crate) fn micros(now: Instant) -> u64 {
     static BASE: OnceLock<Instant> = OnceLock::new();
     // An hour earlier, as who asks first need not have the earliest time in hand.
     let base = BASE.get_or_init(|| now.checked_sub(Duration::from_secs(3_600)).unwrap_or(now));
-    u64::try_from(now.saturating_duration_since(*base).as_micros()).unwrap_or(u64::MAX)
+    let since = now.saturating_duration_since(*base);
+    // Not by `as_micros`, which counts in 128 bits: each call asks for this several times.
+    since.as_secs().saturating_mul(1_000_000).saturating_add(since.subsec_micros().into())
 }
 
 /// Units of [`UNIT_SECONDS`]: a counter that goes round in three days, which is as good as a long silence.
