@@ -18,6 +18,13 @@ pub(crate) enum Standing {
     Trial,
 }
 
+impl Standing {
+    /// Whether it failed and is not yet well again.
+    pub(crate) fn is_set_aside(self) -> bool {
+        matches!(self, Self::Aside | Self::Trial)
+    }
+}
+
 /// Above, the millisecond until which it is set aside, odd if it is on trial from then on, 0 if neither;
 /// below, the calls in flight.
 #[derive(Debug, Default)]

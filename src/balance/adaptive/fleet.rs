@@ -152,7 +152,7 @@ impl Fleet {
             paces.extend(load.pace(before, micros));
             failures.push(load.failures());
             let standing = load.look(millis(micros)).1;
-            if !matches!(standing, Standing::Aside | Standing::Trial) {
+            if !standing.is_set_aside() {
                 in_use += 1.0;
                 let fails = if load.fails_now(micros) { 1.0 } else { 0.0 };
                 failing += fails;

@@ -24,8 +24,8 @@ const SPEED_LASTS: f32 = 20.0;
 const LONGEST: f32 = 1.5;
 /// What was said within so many typical latencies is recent.
 const RECENT: f32 = 0.3;
-/// Where others have less than such a share of the requests in flight, this channel knows them without being told.
-const SHARED: f32 = 0.25;
+/// Where this channel has more than such a share of the requests in flight, it knows them without being told.
+const MOSTLY: f32 = 0.75;
 /// Where a call takes more than so many times as long as at the server, what was said is old when the call comes there.
 const FAR: f32 = 2.5;
 /// What calls take there is so many times what is said, as where they differ by chance the lower of two medians is less.
@@ -223,12 +223,13 @@ impl Reports {
         self.step.set(step);
         // By what was reported: who heard of it has had a call there.
         let power = SHARE_POWER + WAY_POWER * (1.0 - remains);
-        self.steps.set(share_of(in_flight).powf(power) / step);
+        let reported_share = share_of(in_flight);
+        self.steps.set(reported_share.powf(power) / step);
         self.idle.set(self.others.get() * seen.known / seen.count.max(1.0));
         // Who does not answer gets its share of calls by what else is known.
         let wanted = seen.recent * 2.0 < seen.count
             && seen.answering * 2.0 > seen.count
-            && others.is_none_or(|others| others >= in_flight * SHARED)
+            && reported_share <= MOSTLY
             && self.typical.get() <= there * FAR;
         let probes = if wanted { 1.0 - seen.refusing / seen.count } else { 0.0 };
         self.probes.set(probes);

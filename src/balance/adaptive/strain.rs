@@ -5,7 +5,7 @@ use std::f32::consts::LN_2;
 use super::{fleet::Fleet, reports::Outlook};
 use crate::{
     balance::{PickInfo, mix, number::Number},
-    load::{Standing, millis},
+    load::millis,
     util::mix::fraction,
 };
 
@@ -75,7 +75,7 @@ impl Fleet {
         }
         let at = self.weights.draw(mix(random));
         let standing = self.loads[at].look(millis(outlook.micros)).1;
-        (matches!(standing, Standing::Aside | Standing::Trial) && !info.tried.contains(&at)).then_some(at)
+        (standing.is_set_aside() && !info.tried.contains(&at)).then_some(at)
     }
 }
 
