@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use callsign::{
     Channel, Registration, ServiceInstance,
-    balance::Adaptive,
+    balance::{Adaptive, Balancer, Node, Pick, PickInfo, Picker, Policy, Probes},
     registry::Memory,
     report::LoadReport,
     server::RegistrationLayer,
@@ -191,4 +191,51 @@ async fn who_reports_nothing_may_answer_probes_and_says_so() {
     let silent = self::fixture(|layer| layer.reports(false)).await;
     silent.now_and_then(10).await;
     assert_eq!(silent.probes().iter().sum::<usize>(), 0, "nobody is asked who did not say so");
+}
+
+/// Asks the first, tells it that a call comes in so long, and notes what it says.
+#[derive(Debug, Clone)]
+struct Announcing {
+    within: Duration,
+    heard: Arc<Mutex<Vec<f32>>>,
+}
+
+impl Balancer for Announcing {
+    fn name(&self) -> &str {
+        "announcing"
+    }
+
+    fn rebuild(&mut self, ready: &[Node]) -> Box<dyn Picker> {
+        let (this, node) = (self.clone(), ready[0].clone());
+        Box::new(move |info: &PickInfo<'_>| {
+            if info.probed.is_none() {
+                return Pick::Probe(Probes::new([0], Duration::from_secs(1)).announcing(this.within));
+            }
+            let in_flight = node.load().reported(info.now).unwrap().in_flight.unwrap();
+            this.heard.lock().unwrap().push(in_flight);
+            Pick::At(0)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_tells_of_calls_that_others_announced_just_before() {
+    let fixture = fixture(|layer| layer).await;
+    let mut heard: Vec<f32> = Vec::new();
+    for (pause_ms, within_ms) in [(0, 10), (0, 10), (0, 0), (10, 10), (0, 10), (100, 10)] {
+        sleep(Duration::from_millis(pause_ms)).await;
+        let asking = Announcing { within: Duration::from_millis(within_ms), heard: Arc::default() };
+        let balancer = asking.clone();
+        let (builder, _feed) = fed(&fixture.net, &[endpoint(&name(0), &address(0))]);
+        let channel = builder.policy(Policy::new("announcing", move |_| balancer.clone())).connect().await.unwrap();
+        EchoClient::new(channel).unary(EchoRequest::default()).await.unwrap();
+        heard.extend(asking.heard.lock().unwrap().iter());
+    }
+    let e = std::f32::consts::E;
+    let expected = [0.0, 1.0, 0.0, 2.0 / e, 2.0 / e + 1.0, 0.0];
+    assert!(
+        heard.iter().zip(expected).all(|(heard, expected): (&f32, f32)| (heard - expected).abs() < 0.01),
+        "{heard:?}"
+    );
+    assert_eq!(heard.len(), expected.len());
 }

@@ -8,6 +8,7 @@ pub struct Probes {
     at: [usize; Self::MOST],
     count: usize,
     wait: Duration,
+    announced: Duration,
 }
 
 impl Probes {
@@ -21,12 +22,30 @@ impl Probes {
             *place = at;
             count += 1;
         }
-        Self { at: all, count, wait }
+        Self { at: all, count, wait, announced: Duration::ZERO }
+    }
+
+    /// Tells each that the call will come to one of them in about so long, and whoever asks meanwhile hears of it. Default 0,
+    /// which tells nothing.
+    #[must_use]
+    pub fn announcing(mut self, within: Duration) -> Self {
+        self.announced = within;
+        self
+    }
+
+    /// The same, of other positions.
+    pub(crate) fn with(&self, at: impl IntoIterator<Item = usize>) -> Self {
+        Self::new(at, self.wait).announcing(self.announced)
     }
 
     /// The positions.
     pub fn at(&self) -> &[usize] {
         &self.at[..self.count]
+    }
+
+    /// In about how long the call comes to one of them, after it was asked; 0 if it is not told.
+    pub fn announced(&self) -> Duration {
+        self.announced
     }
 
     /// How long to wait for all of them.
@@ -67,5 +86,17 @@ impl<'a> Probed<'a> {
     pub fn waited(mut self, waited: Duration) -> Self {
         self.waited = waited;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_asked_in_the_same_way() {
+        let probes = Probes::new([1, 2], Duration::from_millis(3)).announcing(Duration::from_millis(1)).with([7]);
+        assert_eq!(probes.at(), [7]);
+        assert_eq!((probes.wait(), probes.announced()), (Duration::from_millis(3), Duration::from_millis(1)));
     }
 }

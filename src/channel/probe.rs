@@ -17,7 +17,7 @@ use super::{call::Calls, direct::Direct, published::Published, served::Served};
 use crate::{
     balance::{Probed, Probes},
     load::BriefReport,
-    report::{PROBE, brief},
+    report::{ANNOUNCES, PROBE, brief},
     util::{raw::Raw, task},
 };
 
@@ -62,7 +62,7 @@ impl Ask {
             let ask = |at: &usize| {
                 let connections = ready.connections.get(*at)?;
                 let (served, connection) = (connections.served().clone(), connections.nearest()?.clone());
-                Some((*at, Probing::ask(Direct { calls: calls.clone(), served, connection })))
+                Some((*at, Probing::ask(Direct { calls: calls.clone(), served, connection }, self.probes.announced())))
             };
             let asked = self.probes.at().iter().filter_map(ask);
             let mut told: FuturesUnordered<_> = asked
@@ -91,7 +91,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 impl Probing {
     /// Asks a server, unless it is asked already; tells when it has answered, or will not.
-    fn ask(direct: Direct) -> watch::Receiver<bool> {
+    fn ask(direct: Direct, announced: Duration) -> watch::Receiver<bool> {
         let mut under_way = direct.served.probing().open();
         if let Some(answered) = &*under_way {
             return answered.subscribe();
@@ -104,7 +104,7 @@ impl Probing {
         task::spawn_bounded(async move {
             // Whole: a closure takes single fields otherwise.
             let mut open = open;
-            open.answered = matches!(timeout(LONGEST, probe(direct)).await, Ok(Ok(())));
+            open.answered = matches!(timeout(LONGEST, probe(direct, announced)).await, Ok(Ok(())));
         });
         told
     }
@@ -130,10 +130,10 @@ impl Drop for Open {
 }
 
 /// Asks a server, and keeps what it says.
-async fn probe(direct: Direct) -> Result<(), Status> {
+async fn probe(direct: Direct, announced: Duration) -> Result<(), Status> {
     let served = direct.served.clone();
     let load = served.node().load();
-    let report = ask(direct).await.inspect_err(|status| {
+    let report = ask(direct, announced).await.inspect_err(|status| {
         if status.code() == Code::Unimplemented {
             load.refuse_probes();
         }
@@ -142,11 +142,14 @@ async fn probe(direct: Direct) -> Result<(), Status> {
     Ok(())
 }
 
-async fn ask(direct: Direct) -> Result<BriefReport, Status> {
+async fn ask(direct: Direct, announced: Duration) -> Result<BriefReport, Status> {
     let mut grpc = Grpc::new(direct).max_decoding_message_size(64 << 10);
     grpc.ready().await?;
     let mut asked = tonic::Request::new(Vec::new());
     asked.set_timeout(LONGEST);
+    if !announced.is_zero() {
+        asked.metadata_mut().insert(ANNOUNCES, (announced.as_micros() as u64).into());
+    }
     let said = grpc.server_streaming(asked, PathAndQuery::from_static(PROBE), Raw).await?;
     let (head, mut messages, _) = said.into_parts();
     if let Some(report) = brief(&head.into_headers()) {

@@ -1,5 +1,6 @@
 //! What is known of an endpoint's load: counters that outlive every picker.
 
+mod announced;
 mod answers;
 mod clock;
 mod flight;
@@ -13,6 +14,7 @@ mod typical;
 use std::time::{Duration, Instant};
 
 pub use self::{
+    announced::Announced,
     answers::Answers,
     outcome::Outcome,
     reported::{BriefReport, Effort, Reported},

@@ -18,7 +18,8 @@ pub struct BriefReport {
     pub requests_per_second: f64,
     /// Failures in a second.
     pub errors_per_second: f64,
-    /// Requests in flight at the server, of all its clients: the named metric `callsign.in_flight`.
+    /// Requests in flight at the server, of all its clients: the named metric `callsign.in_flight`. In the answer to a probe, with
+    /// what was [announced](super::Announced).
     pub in_flight: Option<f64>,
     /// How long it takes to answer with about as many in flight: `callsign.latency_ms`.
     pub latency: Option<Duration>,

@@ -16,7 +16,7 @@ use super::{
 pub(crate) struct Measured {
     pub(crate) requests_per_second: f64,
     pub(crate) errors_per_second: f64,
-    pub(crate) in_flight: usize,
+    pub(crate) in_flight: f64,
     pub(crate) latency: Option<Duration>,
 }
 
@@ -39,7 +39,7 @@ impl Message {
     pub(crate) fn measured(&mut self, measured: &Measured) {
         put_double(self, 6, measured.requests_per_second);
         put_double(self, 7, measured.errors_per_second);
-        put_entry(self, 8, IN_FLIGHT, measured.in_flight as f64);
+        put_entry(self, 8, IN_FLIGHT, measured.in_flight);
         if let Some(latency) = measured.latency {
             put_entry(self, 8, LATENCY, latency.as_secs_f64() * 1e3);
         }

@@ -16,7 +16,7 @@ use http::HeaderMap;
 use self::wire::{Fields, Value, entry, put_double, put_entry};
 pub(crate) use self::{
     header::{HEADER, brief},
-    request::{METHOD, PROBE, request},
+    request::{ANNOUNCES, METHOD, PROBE, request},
 };
 #[cfg(any(feature = "server", test))]
 pub(crate) use self::{

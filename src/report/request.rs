@@ -10,6 +10,9 @@ pub(crate) const METHOD: &str = "/xds.service.orca.v3.OpenRcaService/StreamCoreM
 /// The method that is answered at once, by an empty stream whose trailers carry a report.
 pub(crate) const PROBE: &str = "/callsign.v1.Probes/Probe";
 
+/// The header by which a probe announces a call: in how many microseconds it typically comes.
+pub(crate) const ANNOUNCES: &str = "callsign-call-within-us";
+
 /// Asks for a report so often.
 pub(crate) fn request(interval: Duration) -> Vec<u8> {
     let (mut duration, mut message) = (Vec::new(), Vec::new());

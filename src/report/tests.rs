@@ -91,7 +91,7 @@ proptest! {
 #[test]
 fn what_the_layer_measures_is_read_from_the_header() {
     let latency = Some(Duration::from_micros(12_500));
-    let measured = Measured { requests_per_second: 120.5, errors_per_second: 2.0, in_flight: 7, latency };
+    let measured = Measured { requests_per_second: 120.5, errors_per_second: 2.0, in_flight: 7.0, latency };
     let mut message = Message::new();
     message.measured(&measured);
     assert!(message.bytes().len() <= 96, "{}", message.bytes().len());

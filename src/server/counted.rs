@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{layer::Settings, metrics::CallMetrics};
 use crate::{
-    report::{HEADER, Message, PROBE},
+    report::{ANNOUNCES, HEADER, Message, PROBE},
     util::{content_type::is_grpc, mix::mix},
 };
 
@@ -53,7 +54,7 @@ impl Counting {
     pub(super) fn begin<B>(settings: &Arc<Settings>, request: &mut Request<B>) -> Result<Self, Box<Response<()>>> {
         let state = &settings.state;
         if request.uri().path() == PROBE && settings.answers_probes() {
-            return Err(Box::new(probed(settings)));
+            return Err(Box::new(probed(settings, request.headers())));
         }
         state.in_flight.enter();
         let mut counting = Self { settings: settings.clone(), load: None };
@@ -129,7 +130,7 @@ impl Counting {
         }
         let mut message = Message::new();
         if settings.reports {
-            settings.measured(&mut message, 1);
+            settings.measured(&mut message, 1, 0.0);
         } else if settings.answers_probes() {
             message.answers_probes();
         }
@@ -143,14 +144,21 @@ impl Counting {
 }
 
 /// The answer to a probe: an empty stream.
-fn probed(settings: &Settings) -> Response<()> {
+fn probed(settings: &Settings, asked: &HeaderMap) -> Response<()> {
     let (mut response, mut message) = (Response::new(()), Message::new());
-    settings.measured(&mut message, 0);
+    let others = settings.state.measure.announce(announced(asked).unwrap_or_default());
+    settings.measured(&mut message, 0, others);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, GRPC);
     headers.insert(STATUS, 0.into());
     message.header().into_iter().for_each(|value| drop(headers.insert(HEADER, value)));
     response
+}
+
+/// In how long the call comes that a probe announces, if it announces one.
+fn announced(asked: &HeaderMap) -> Option<Duration> {
+    let micros: u32 = asked.get(ANNOUNCES)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_micros(micros.into()))
 }
 
 /// What asks how a server is, rather than that it do something.
@@ -246,5 +254,21 @@ impl<B: Body> Body for CountedBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_announces_no_call_is_passed_over() {
+        let read =
+            |text: &str| announced(&HeaderMap::from_iter([(HeaderName::from_static(ANNOUNCES), text.parse().ok()?)]));
+        assert_eq!(read("550"), Some(Duration::from_micros(550)));
+        for text in ["", "-1", "1.5", "5ms", "soon", "4294967296", "\u{e9}"] {
+            assert_eq!(read(text), None, "{text:?}");
+        }
+        assert_eq!(announced(&HeaderMap::new()), None);
     }
 }

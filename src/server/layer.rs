@@ -37,7 +37,8 @@ pub(super) struct State {
 ///   and DATA_LOSS), and two named metrics: `callsign.in_flight`, the requests in flight but the one that is
 ///   answered, and `callsign.latency_ms`, the median of the last 8 answers at about as many in flight,
 ///   left out once whenever that is old.
-/// - **Probes** are answered [where reports are given](Self::probes).
+/// - **Probes** are answered [where reports are given](Self::probes), and count as in flight what other probes announced just
+///   before.
 /// - **Admission** (off by default): past a [fixed](Self::limit) or an [adaptive](Self::adaptive_limit) bound on
 ///   requests in flight, a gRPC request is answered at once with RESOURCE_EXHAUSTED and
 ///   `grpc-retry-pushback-ms`, any other with 503 and `retry-after`.
@@ -64,9 +65,12 @@ impl Settings {
         self.probes.unwrap_or(self.reports)
     }
 
-    /// Puts into a report how busy the server is, without so many of the requests in flight.
-    pub(super) fn measured(&self, message: &mut Message, without: usize) {
-        message.measured(&self.state.measure.report(Instant::now(), without));
+    /// Puts into a report how busy the server is, without so many of the requests in flight, and with some that may be on their
+    /// way.
+    pub(super) fn measured(&self, message: &mut Message, without: usize, announced: f64) {
+        let mut measured = self.state.measure.report(Instant::now(), without);
+        measured.in_flight += announced;
+        message.measured(&measured);
         self.state.metrics.with_encoded(|encoded| message.append(encoded));
     }
 }

@@ -260,7 +260,7 @@ impl Client {
             }
             Pick::Probe(probes) if asking.is_none() => {
                 let asked = probes.at().iter().filter_map(|at| self.ready.get(*at).copied()).collect();
-                Found::Ask(Asking::new(asked, random, now, probes.wait().as_nanos() as Nanos))
+                Found::Ask(Asking::new(asked, &probes, random, now))
             }
             Pick::Fail(_) | Pick::Drop(_) => Found::Fail,
             _ => Found::Wait,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use callsign::load::{Answers, BriefReport};
+use callsign::load::{Announced, Answers, BriefReport};
 
 use super::{
     client::{base, clock},
@@ -13,6 +13,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     answers: Answers,
+    announced: Announced,
     second: u64,
     last: Counts,
     this: Counts,
@@ -53,6 +54,11 @@ impl Meter {
         }
     }
 
+    /// A probe announces a call in so long: how many others may be on their way.
+    pub(super) fn announced(&self, within: Duration) -> f64 {
+        self.announced.announce(within, self.now()).into()
+    }
+
     fn now(&self) -> Instant {
         clock(base(), self.until)
     }
@@ -65,7 +71,7 @@ impl Meter {
             errors_per_second: self.last.failures,
             in_flight: Some(in_flight as f64),
             latency: self.answers.median(in_flight + 1, self.now()),
-            answers_probes: false,
+            ..BriefReport::default()
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Probes: a client asks servers how busy they are before it sends a call.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use callsign::load::BriefReport;
+use callsign::{balance::Probes, load::BriefReport};
 
 use super::{
     calls::Stage,
@@ -28,13 +28,15 @@ pub struct Asking {
     pub begun: Nanos,
     /// Until when they are waited for.
     until: Nanos,
+    announced: Duration,
 }
 
 impl Asking {
-    /// These servers are asked.
+    /// These servers are asked by such probes.
     #[must_use]
-    pub fn new(asked: Vec<u32>, random: u64, now: Nanos, wait: Nanos) -> Self {
-        Self { asked, answered: Vec::new(), first: None, failed: 0, random, begun: now, until: now + wait }
+    pub fn new(asked: Vec<u32>, probes: &Probes, random: u64, now: Nanos) -> Self {
+        let (until, announced) = (now + probes.wait().as_nanos() as Nanos, probes.announced());
+        Self { asked, answered: Vec::new(), first: None, failed: 0, random, begun: now, until, announced }
     }
 }
 
@@ -50,6 +52,7 @@ pub(super) struct Probing {
 struct Probe {
     client: u32,
     server: u32,
+    announced: Duration,
     says: Says,
     /// The calls that wait for it, with their numbers.
     waiting: Vec<(u32, u64)>,
@@ -70,11 +73,11 @@ const LOOK_AGAIN: Nanos = 100_000_000;
 
 impl Probing {
     /// The probe of a client to a server, and whether it is new.
-    fn open(&mut self, client: u32, server: u32) -> (u32, bool) {
+    fn open(&mut self, client: u32, server: u32, announced: Duration) -> (u32, bool) {
         if let Some(at) = self.open.get(&(client, server)) {
             return (*at, false);
         }
-        let probe = Probe { client, server, says: Says::Nothing, waiting: Vec::new() };
+        let probe = Probe { client, server, announced, says: Says::Nothing, waiting: Vec::new() };
         let at = self.free.pop().unwrap_or(self.all.len() as u32);
         if at as usize == self.all.len() {
             self.all.push(probe);
@@ -98,7 +101,7 @@ impl World<'_> {
     pub(super) fn ask(&mut self, call: u32, asking: Asking) {
         let (client, number) = (self.calls[call].client, self.calls[call].number);
         for server in &asking.asked {
-            let (probe, new) = self.probing.open(client, *server);
+            let (probe, new) = self.probing.open(client, *server, asking.announced);
             self.probing.all[probe as usize].waiting.push((call, number));
             if new {
                 let arrives = self.now + self.hop();
@@ -134,7 +137,7 @@ impl World<'_> {
         probe.says = if server.condition.down {
             Says::Nothing
         } else if self.scenario.probes {
-            Says::Report(server.report(self.now))
+            Says::Report(server.asked(probe.announced, self.now))
         } else {
             Says::Unimplemented
         };

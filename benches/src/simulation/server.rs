@@ -3,6 +3,7 @@
 use std::{
     cmp::{Ordering, Reverse},
     collections::{BinaryHeap, VecDeque},
+    time::Duration,
 };
 
 use callsign::load::BriefReport;
@@ -124,6 +125,13 @@ impl Server {
     pub fn report(&mut self, now: Nanos) -> BriefReport {
         self.watch(now);
         self.meter.report(self.present())
+    }
+
+    /// What it says to a probe that announces a call in so long, if it does.
+    pub fn asked(&mut self, announced: Duration, now: Nanos) -> BriefReport {
+        let mut report = self.report(now);
+        report.in_flight = report.in_flight.map(|count| count + self.meter.announced(announced));
+        report
     }
 
     /// It answers a call, which it may have failed at once.

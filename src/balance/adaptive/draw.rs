@@ -30,9 +30,9 @@ impl Picker for Draw {
         if self.0.is_plain(info, &outlook) {
             return self.best(info, &outlook, None);
         }
-        let whom = |is_wanted: &dyn Fn(usize) -> bool, wait| {
+        let whom = |is_wanted: &dyn Fn(usize) -> bool, probes: &Probes| {
             let drawn = self.0.weights.draw_some(info.random, 1..=ASKED_DRAWS, ASKED, is_wanted);
-            Probes::new(drawn.at().iter().copied(), wait)
+            probes.with(drawn.at().iter().copied())
         };
         self.0.decide(info, &outlook, &whom, &|asked| self.best(info, &outlook, asked))
     }

@@ -47,7 +47,8 @@ use super::{Balancer, Node, Picker};
 ///   [asks](super::Pick::Probe) four before each call, and takes the best that answers, or that spoke within a
 ///   call's time: those with the lowest scores of half of all, or any of more than 128; only of servers that
 ///   [answer](crate::server::RegistrationLayer::probes); for 3 ms, or twice as long as a first answer takes if that is
-///   longer, and half of a call's time at most; and only where the worst of them takes longer than the best by twice as
+///   longer, and half of a call's time at most; each is told [how soon](super::Probes::announcing) the call may come, for who asks
+///   meanwhile; and only where the worst of them takes longer than the best by twice as
 ///   long as it is waited for them, or by less where all are alike. One that was slow when it spoke last, long ago, is asked
 ///   alone before it gets a call again.
 /// - A call that fails (`UNAVAILABLE`, a broken connection) sets it aside for 1 s,

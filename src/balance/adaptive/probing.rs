@@ -78,6 +78,12 @@ impl Past {
         ALIKE / (ALIKE + self.differ.get())
     }
 
+    /// Probes, as yet of nobody, where calls typically take so many seconds.
+    fn probes(&self, typical: f32) -> Probes {
+        // From when one is asked its answer has to come here, the others' too, and the call to go there: as long as a call waits.
+        Probes::new([], self.patience(typical)).announcing(Duration::from_secs_f32(self.waited.get()))
+    }
+
     /// How long to wait for probes, where calls typically take so many seconds.
     fn patience(&self, typical: f32) -> Duration {
         Duration::from_secs_f32(LONGEST.max(ROUND_TRIPS * self.round_trip.get()).min(SHARE * typical))
@@ -91,8 +97,8 @@ impl Past {
     }
 }
 
-/// Chooses whom to ask, of those for whom the first holds, and asks for so long.
-type Whom<'a> = &'a dyn Fn(&dyn Fn(usize) -> bool, Duration) -> Probes;
+/// Chooses whom to ask, of those for whom the first holds, by such probes.
+type Whom<'a> = &'a dyn Fn(&dyn Fn(usize) -> bool, &Probes) -> Probes;
 /// The best by what is known, where one alone was asked just now.
 type Best<'a> = &'a dyn Fn(Option<&Probed<'_>>) -> Pick;
 
@@ -117,7 +123,7 @@ impl Fleet {
         }
         match self.ask(info, outlook, whom).map_or_else(|| best(None), Pick::Probe) {
             Pick::At(at) if self.asks && self.may_be_slow(at, outlook) => {
-                Pick::Probe(Probes::new([at], self.past.patience(self.typical())))
+                Pick::Probe(self.past.probes(self.typical()).with([at]))
             }
             pick => pick,
         }
@@ -139,7 +145,7 @@ impl Fleet {
             return None;
         }
         let is_wanted = |at: usize| !info.tried.contains(&at) && self.is_worth_asking(at, outlook);
-        let probes = whom(&is_wanted, self.past.patience(self.typical()));
+        let probes = whom(&is_wanted, &self.past.probes(self.typical()));
         if is_worth_it || chance.is_multiple_of(STILL * SELDOM) {
             return (probes.at().len() > 1).then_some(probes);
         }

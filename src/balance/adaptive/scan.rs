@@ -1,7 +1,5 @@
 //! All endpoints are looked at for each call.
 
-use std::time::Duration;
-
 use super::{
     fleet::{Fleet, SEEN},
     probing::ASKED,
@@ -106,7 +104,7 @@ impl Scan {
         info: &PickInfo<'_>,
         outlook: &Outlook,
         is_wanted: &dyn Fn(usize) -> bool,
-        wait: Duration,
+        probes: &Probes,
     ) -> Probes {
         let mut scores = [0.0; SEEN];
         let scores = &mut scores[..self.factors.len()];
@@ -124,7 +122,7 @@ impl Scan {
         let best = &mut ranks[..count.min(ASKED)];
         // Of those that answer alike the first takes the call.
         best.sort_unstable_by_key(|(.., chance, _)| *chance);
-        Probes::new(best.iter().map(|(.., at)| *at), wait)
+        probes.with(best.iter().map(|(.., at)| *at))
     }
 
     fn is_busy(&self, at: usize) -> bool {
@@ -155,7 +153,8 @@ impl Picker for Scan {
         let pick = if self.fleet.is_plain(info, &outlook) {
             self.best(info, &outlook, None)
         } else {
-            let whom = |is_wanted: &dyn Fn(usize) -> bool, wait| self.to_ask(info, &outlook, is_wanted, wait);
+            let whom =
+                |is_wanted: &dyn Fn(usize) -> bool, probes: &Probes| self.to_ask(info, &outlook, is_wanted, probes);
             self.fleet.decide(info, &outlook, &whom, &|asked| self.best(info, &outlook, asked))
         };
         if let Pick::At(at) = pick {

@@ -20,7 +20,7 @@ use self::{
     ejection::Ejecting, failover::FailingOver, memory::Memory, near::Near, part::Part, slow_start::SlowStarting,
 };
 pub use self::{failover::Failover, near::Prefer, outliers::OutlierEjection, slow_start::SlowStart};
-use super::{Balancer, ConnectMode, Fleet, Node, Pick, PickInfo, Picker, Policy, Probed, Probes, Standing, Sweep, mix};
+use super::{Balancer, ConnectMode, Fleet, Node, Pick, PickInfo, Picker, Policy, Probed, Standing, Sweep, mix};
 
 /// Envoy's panic threshold, in percent.
 const PANIC: u32 = 50;

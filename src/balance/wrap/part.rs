@@ -1,6 +1,6 @@
 //! A picker of some of the endpoints, whose positions are among all of them.
 
-use super::{Balancer, Node, Pick, PickInfo, Picker, Probed, Probes};
+use super::{Balancer, Node, Pick, PickInfo, Picker, Probed};
 
 /// What an inner balancer picks from its part, by the positions that the channel knows.
 pub(super) struct Part {
@@ -46,9 +46,7 @@ impl Picker for Part {
         let inner = PickInfo { recent: info.recent.and_then(|at| self.inside(at)), tried: &tried, probed, ..*info };
         match self.picker.pick(&inner) {
             Pick::At(at) => self.outside(at).map_or(Pick::Queue, Pick::At),
-            Pick::Probe(probes) => {
-                Pick::Probe(Probes::new(probes.at().iter().filter_map(|at| self.outside(*at)), probes.wait()))
-            }
+            Pick::Probe(probes) => Pick::Probe(probes.with(probes.at().iter().filter_map(|at| self.outside(*at)))),
             other => other,
         }
     }

@@ -7,7 +7,11 @@ use std::{sync::atomic::AtomicUsize, time::Duration};
 use tokio::time::Instant;
 
 use self::rate::Rate;
-use crate::{load::Answers, report::Measured, util::sync::atomic::Ordering::Relaxed};
+use crate::{
+    load::{Announced, Answers},
+    report::Measured,
+    util::sync::atomic::Ordering::Relaxed,
+};
 
 /// Counts and times the requests that are load: not those of health checks and the like.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub(super) struct Measure {
     begun: Instant,
     in_flight: AtomicUsize,
     answers: Answers,
+    announced: Announced,
     requests: Rate,
     failures: Rate,
     shed: Rate,
@@ -26,6 +31,7 @@ impl Default for Measure {
             begun: Instant::now(),
             in_flight: AtomicUsize::new(0),
             answers: Answers::default(),
+            announced: Announced::default(),
             requests: Rate::default(),
             failures: Rate::default(),
             shed: Rate::default(),
@@ -54,6 +60,11 @@ impl Measure {
         self.answers.observe(in_flight, took, now.into_std());
     }
 
+    /// A probe announces a call in so long; tells how many others may be on their way.
+    pub(super) fn announce(&self, within: Duration) -> f64 {
+        self.announced.announce(within, Instant::now().into_std()).into()
+    }
+
     pub(super) fn failed(&self) {
         self.failures.count();
     }
@@ -74,7 +85,7 @@ impl Measure {
         Measured {
             requests_per_second: self.requests.per_second(since),
             errors_per_second: self.failures.per_second(since),
-            in_flight,
+            in_flight: in_flight as f64,
             // What the next one would find.
             latency: self.answers.median(in_flight + 1, now.into_std()),
         }

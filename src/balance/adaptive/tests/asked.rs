@@ -49,6 +49,23 @@ fn a_few_are_asked_where_little_was_heard_and_the_best_of_them_gets_the_call() {
 }
 
 #[test]
+fn each_that_is_asked_is_told_how_soon_a_call_comes() {
+    let mut bench = alike();
+    bench.now += SECOND;
+    bench.asks();
+    bench.now += 6 * MS;
+    let probes = bench.asks().expect("it asks");
+    assert_eq!(probes.announced(), Duration::ZERO, "nobody knows yet");
+    let asked = probes.at().to_vec();
+    (10..).step_by(5).zip(&asked).for_each(|(ms, at)| bench.says(*at, 1.0, ms));
+    bench.pick_of(Probed::new(&asked, &asked, MS / 2).waited(MS));
+    bench.now += 30 * MS;
+    bench.asks();
+    bench.now += 6 * MS;
+    assert_eq!(bench.asks().expect("it asks").announced(), MS, "as long as a call waits for all");
+}
+
+#[test]
 fn what_was_asked_for_just_now_is_not_doubted() {
     let mut bench = alike();
     bench.says(3, 2.0, 10);
