@@ -71,7 +71,7 @@ impl Meter {
             errors_per_second: self.last.failures,
             in_flight: Some(in_flight as f64),
             latency: self.answers.median(in_flight + 1, self.now()),
-            ..BriefReport::default()
+            answers_probes: false,
         }
     }
 }

@@ -28,6 +28,7 @@ pub struct Asking {
     pub begun: Nanos,
     /// Until when they are waited for.
     until: Nanos,
+    /// In how long each server that is asked is told that the call comes.
     announced: Duration,
 }
 
