@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::clock::micros;
+use super::clock::{micros, since};
 use crate::util::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Calls that may be on their way to a server. Each probe that it answers announces one, which comes soon, or goes to another.
@@ -13,8 +13,8 @@ use crate::util::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// [`RegistrationLayer`](crate::server::RegistrationLayer) has one; this is for who answers probes otherwise.
 #[derive(Debug, Default)]
 pub struct Announced {
-    /// How many, a float, and at which microsecond: a counter that goes round in 71 minutes, after which one probe may hear of
-    /// one that is long gone.
+    /// How many, a float, and at which microsecond: a counter that goes round in 71 minutes, all but a second of
+    /// which is past: threads tell of times out of order.
     state: AtomicU64,
 }
 
@@ -32,8 +32,7 @@ impl Announced {
         let mut others = 0.0;
         let add = |state| {
             let (count, at) = (f32::from_bits((state >> 32) as u32), state as u32);
-            // Threads tell of times out of order: half of the counter is past.
-            let since = (now.wrapping_sub(at) as i32).max(0);
+            let since = since(at, now, Self::LONGEST.as_micros() as u32);
             others = count * (since as f32 * -1e-6 / within).exp();
             Some(u64::from((others + 1.0_f32).to_bits()) << 32 | u64::from(now))
         };
@@ -75,6 +74,16 @@ mod tests {
         announced.announce(Duration::MAX, now);
         assert_eq!(announced.announce(MS, now - MS), 1.0, "another thread's clock");
         assert!(announced.announce(Duration::MAX, now + MS * 10_000) < 1e-3);
+    }
+
+    #[test]
+    fn a_long_silence_is_one_whatever_the_counter_says() {
+        let minutes = |count: u64| MS * 60_000 * count as u32;
+        for silence in (1..=150).map(minutes) {
+            let (announced, now) = (Announced::default(), Instant::now());
+            announced.announce(MS, now);
+            assert_eq!(announced.announce(MS, now + silence), 0.0, "{silence:?}");
+        }
     }
 
     #[test]

@@ -21,13 +21,19 @@ pub(crate) fn unit(micros: u64) -> u32 {
 
 pub(crate) const UNIT_SECONDS: f32 = 64e-6;
 
-/// How many from one to another. Threads tell of times out of order: what is up to an hour in the future is now. All else
-/// is past, that a silence of two days be one.
+/// How many from one to another, of a counter that goes round. Threads tell of times out of order: what is so little in the
+/// future is now. All else is past, that a long silence be one.
+#[inline]
+pub(super) fn since(from: u32, to: u32, little: u32) -> u32 {
+    let since = to.wrapping_sub(from);
+    if since > u32::MAX - little { 0 } else { since }
+}
+
+/// The same in [units](unit), where an hour is little.
 #[inline]
 pub(super) fn units(from: u32, to: u32) -> u32 {
     const HOUR: u32 = (3_600_000_000_u64 / 64) as u32;
-    let since = to.wrapping_sub(from);
-    if since > u32::MAX - HOUR { 0 } else { since }
+    since(from, to, HOUR)
 }
 
 /// The same in seconds.
