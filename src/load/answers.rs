@@ -27,12 +27,10 @@ const BUCKETS: usize = 60;
 
 #[derive(Debug, Default)]
 struct Bucket {
-    /// In microseconds, at least 1.
+    /// In microseconds, at least 1; 0 where none was measured.
     samples: [AtomicU32; SAMPLES],
     next: AtomicU32,
-    /// 0 where none was measured.
-    median: AtomicU32,
-    /// When that was, or when it was left out since, in [units](unit).
+    /// When the last was, or when the median was left out since, in [units](unit).
     at: AtomicU32,
 }
 
@@ -55,7 +53,7 @@ impl Answers {
         let at = bucket(in_flight);
         let nearest = (0..BUCKETS).flat_map(|far| [at.checked_sub(far), at.checked_add(far)]);
         let mut measured = nearest.flatten().filter_map(|at| self.0.get(at));
-        measured.find(|bucket| bucket.median.load(Relaxed) > 0)?.say(unit(micros(now)))
+        measured.find(|bucket| bucket.is_measured())?.say(unit(micros(now)))
     }
 }
 
@@ -63,17 +61,20 @@ impl Bucket {
     fn observe(&self, micros: u32, now: u32) {
         let at = self.next.fetch_add(1, Relaxed) as usize;
         self.samples[at % SAMPLES].store(micros, Relaxed);
+        self.at.store(now, Relaxed);
+    }
+
+    fn is_measured(&self) -> bool {
+        self.samples[0].load(Relaxed) > 0
+    }
+
+    /// The median, unless it is old and nobody found that before. Found when it is asked for, as not all who count are.
+    fn say(&self, now: u32) -> Option<Duration> {
         // Places that none has taken yet are 0, and come first.
         let mut sorted = self.samples.each_ref().map(|sample| sample.load(Relaxed));
         sorted.sort_unstable();
         let free = sorted.iter().take_while(|sample| **sample == 0).count();
-        self.median.store(sorted[(free + SAMPLES - 1) / 2], Relaxed);
-        self.at.store(now, Relaxed);
-    }
-
-    /// The median, unless it is old and nobody found that before.
-    fn say(&self, now: u32) -> Option<Duration> {
-        let (median, at) = (Duration::from_micros(self.median.load(Relaxed).into()), self.at.load(Relaxed));
+        let (median, at) = (Duration::from_micros(sorted[(free + SAMPLES - 1) / 2].into()), self.at.load(Relaxed));
         let is_old = seconds(at, now) > LASTS * median.as_secs_f32();
         let is_left_out = is_old && self.at.swap(now, Relaxed) == at;
         (!is_left_out).then_some(median)
